@@ -1,0 +1,1 @@
+"""UK pension guidance, streamed from language models."""
