@@ -1,0 +1,286 @@
+"""Every exception of the package, as one tree.
+
+    GuidanceAgentError
+    ├── ConfigurationError            settings or environment cannot work
+    │   ├── MissingKeyError
+    │   ├── UnknownModelError
+    │   ├── MissingExtraError
+    │   └── KnowledgeError
+    ├── InputError (ValueError)       what the caller passed cannot be answered
+    │   ├── NoQuestionError
+    │   ├── CustomerProfileError
+    │   ├── HistoryError
+    │   │   └── HistoryMismatch
+    │   ├── UnknownConsultationError
+    │   ├── TurnInProgressError
+    │   └── PromptTooLongError
+    ├── ModelError                    a provider, or the way to it, failed
+    │   ├── AuthenticationError
+    │   ├── PermissionDeniedError
+    │   ├── ModelNotFoundError
+    │   ├── RequestRejectedError
+    │   │   └── ContextWindowExceededError
+    │   ├── RateLimitedError
+    │   │   └── QuotaExhaustedError
+    │   ├── ProviderUnavailableError
+    │   ├── ProviderUnreachableError
+    │   ├── ModelTimeoutError
+    │   ├── MalformedResponseError
+    │   ├── MidStreamError
+    │   └── StreamTruncated
+    ├── StorageError                  the records cannot be read or written
+    │   ├── DatabaseUnavailableError
+    │   ├── SchemaVersionError
+    │   └── JournalError
+    │       └── LeaseLostError
+    └── TurnEndedError                the turn was ended while the caller was away
+        └── IdleConsumerError
+
+A message says what happened, which input it was, and what to do next. `ModelError` carries what a program needs to
+decide on a retry; nothing in it holds a key or a customer's text.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = [
+    "AuthenticationError",
+    "ConfigurationError",
+    "ContextWindowExceededError",
+    "CustomerProfileError",
+    "DatabaseUnavailableError",
+    "GuidanceAgentError",
+    "HistoryError",
+    "HistoryMismatch",
+    "IdleConsumerError",
+    "InputError",
+    "JournalError",
+    "KnowledgeError",
+    "LeaseLostError",
+    "MalformedResponseError",
+    "MidStreamError",
+    "MissingExtraError",
+    "MissingKeyError",
+    "ModelError",
+    "ModelNotFoundError",
+    "ModelTimeoutError",
+    "NoQuestionError",
+    "PermissionDeniedError",
+    "PromptTooLongError",
+    "ProviderUnavailableError",
+    "ProviderUnreachableError",
+    "QuotaExhaustedError",
+    "RateLimitedError",
+    "RequestRejectedError",
+    "SchemaVersionError",
+    "StorageError",
+    "StreamTruncated",
+    "TimeoutPhase",
+    "TurnEndedError",
+    "TurnInProgressError",
+    "UnknownConsultationError",
+    "UnknownModelError",
+]
+
+TimeoutPhase = Literal["connect", "first_event", "between_events", "without_content", "turn"]
+
+
+class GuidanceAgentError(Exception):
+    """Base of everything the package raises on purpose."""
+
+
+class ConfigurationError(GuidanceAgentError):
+    """Raised when settings, files or the environment cannot work together."""
+
+
+class MissingKeyError(ConfigurationError):
+    """Raised when the chosen provider needs a key and none is configured."""
+
+
+class UnknownModelError(ConfigurationError):
+    """Raised when a model name has no provider, or its provider cannot be reached by the chosen transport."""
+
+
+class MissingExtraError(ConfigurationError):
+    """Raised when an optional dependency is needed and not installed; the message names the command."""
+
+
+class KnowledgeError(ConfigurationError):
+    """Raised when a knowledge file cannot be read, lacks a field or contradicts itself."""
+
+
+class InputError(GuidanceAgentError, ValueError):
+    """Raised when what the caller passed cannot be answered; nothing was sent and nothing recorded."""
+
+
+class NoQuestionError(InputError):
+    """Raised when there is no question, or the only one is already answered in the history."""
+
+
+class CustomerProfileError(InputError):
+    """Raised when customer data lacks a field or has one of the wrong type."""
+
+
+class HistoryError(InputError):
+    """Raised when a conversation history has an unknown role, an empty entry or the wrong order."""
+
+
+class HistoryMismatch(HistoryError):
+    """Raised when a history contradicts the recorded turns of the consultation it was given for."""
+
+
+class UnknownConsultationError(InputError):
+    """Raised when a consultation or turn id is not in the records."""
+
+
+class TurnInProgressError(InputError):
+    """Raised when a consultation is asked a question while its last turn still streams."""
+
+
+class PromptTooLongError(InputError):
+    """Raised when question and conversation do not fit the context window of the model."""
+
+
+class ModelError(GuidanceAgentError):
+    """Raised when a provider, or the way to it, failed.
+
+    Attributes:
+        provider: Name of the provider, as in the model name.
+        model: Model name as requested, with its provider prefix.
+        status: HTTP status, if an answer with one arrived.
+        code: The provider's own error type or code.
+        request_id: The provider's request id, for its support.
+        retry_after: Seconds the provider asked to wait; None if it did not.
+        retryable: Whether the same request may succeed later; only followed before the first token.
+    """
+
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class AuthenticationError(ModelError):
+    """Raised when the provider refuses the key (401)."""
+
+
+class PermissionDeniedError(ModelError):
+    """Raised when the key is known but may not do this (402, 403)."""
+
+
+class ModelNotFoundError(ModelError):
+    """Raised when the provider does not know the model (404)."""
+
+
+class RequestRejectedError(ModelError):
+    """Raised when the provider refuses the request as it stands (400, 413, 422)."""
+
+
+class ContextWindowExceededError(RequestRejectedError):
+    """Raised when the provider counts more tokens than the model's context window holds."""
+
+
+class RateLimitedError(ModelError):
+    """Raised when the provider limits the rate (429) and the retries are used up."""
+
+    retryable = True
+
+
+class QuotaExhaustedError(RateLimitedError):
+    """Raised when the account has no quota left (429 that waiting does not cure)."""
+
+    retryable = False
+
+
+class ProviderUnavailableError(ModelError):
+    """Raised when the provider answers with a server error or overload (409, 5xx, 529)."""
+
+    retryable = True
+
+
+class ProviderUnreachableError(ModelError):
+    """Raised when no connection to the provider's address can be made."""
+
+    retryable = True
+
+
+class ModelTimeoutError(ModelError):
+    """Raised when the provider was silent for longer than a time-out allows; `phase` says which."""
+
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: TimeoutPhase,
+        provider: str | None = None,
+        model: str | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message, provider=provider, model=model, retryable=retryable)
+        self.phase = phase
+
+
+class MalformedResponseError(ModelError):
+    """Raised when an answer does not follow the provider's own wire format."""
+
+
+class MidStreamError(ModelError):
+    """Raised when the provider reports an error, or drops the connection, after the stream began."""
+
+    retryable = True
+
+
+class StreamTruncated(ModelError):
+    """Raised when a stream ends without its terminal event; the text so far is kept."""
+
+    retryable = True
+
+
+class StorageError(GuidanceAgentError):
+    """Raised when the records cannot be read or written."""
+
+
+class DatabaseUnavailableError(StorageError):
+    """Raised when the database cannot be opened, reached or written."""
+
+
+class SchemaVersionError(StorageError):
+    """Raised when the schema is older than the program and may not be migrated, or newer than the program."""
+
+
+class JournalError(StorageError):
+    """Raised when a commit failed: nothing of it was shown, and the turn has ended."""
+
+
+class LeaseLostError(JournalError):
+    """Raised when another process has closed the turn because this one let its lease run out."""
+
+
+class TurnEndedError(GuidanceAgentError):
+    """Raised when an event is asked of a turn that was ended while the caller was away."""
+
+
+class IdleConsumerError(TurnEndedError):
+    """Raised when a kept iterator was not asked for longer than `idle_consumer_timeout` and is then asked again."""

@@ -1,0 +1,1 @@
+"""One door to every model: requests, transports, prices, cache plans and limits."""

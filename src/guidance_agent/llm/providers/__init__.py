@@ -1,0 +1,1 @@
+"""What each provider and model can do, and how a prompt becomes its cache plan."""

@@ -1,0 +1,170 @@
+"""Settings from arguments, environment (`GUIDANCE_*`) and a TOML file, validated in one place.
+
+Arguments win over the environment, the environment over the file. The file is the one named by `GUIDANCE_CONFIG`, else
+`guidance.toml` in the working directory, else `config.toml` in the data folder. Provider keys and addresses are read
+from the variables that the providers' own tools use (`ANTHROPIC_API_KEY`, `OPENAI_BASE_URL`, …) where a provider is
+resolved, not here.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
+
+from guidance_agent.errors import ConfigurationError
+
+__all__ = ["ProviderSettings", "RetrySettings", "Settings", "SimulatorMode", "TimeoutSettings"]
+
+SimulatorMode = Literal["realistic", "instant"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RetrySettings(_Section):
+    """Retries before the first token. Times are in seconds.
+
+    Waits use full jitter: a random time up to `backoff_factor * 2**attempt`, at most `max_wait`. A `Retry-After` of the
+    provider replaces it; one longer than `max_wait` ends the attempts. `deadline` bounds all attempts together.
+    """
+
+    max_attempts: int = Field(default=3, ge=1, le=20)
+    backoff_factor: float = Field(default=0.5, ge=0)
+    max_wait: float = Field(default=30.0, ge=0)
+    respect_retry_after: bool = True
+    deadline: float = Field(default=120.0, gt=0)
+
+
+class TimeoutSettings(_Section):
+    """Time-outs in seconds. Time spent waiting for a slow caller counts for none of them.
+
+    `without_content` is how long pings alone keep a stream alive.
+    """
+
+    connect: float = Field(default=5.0, gt=0)
+    first_event: float = Field(default=60.0, gt=0)
+    between_events: float = Field(default=20.0, gt=0)
+    without_content: float = Field(default=60.0, gt=0)
+    turn: float = Field(default=300.0, gt=0)
+    idle_consumer: float = Field(default=60.0, gt=0)
+
+
+class ProviderSettings(_Section):
+    """What differs from a provider's defaults. `wire` is needed for a provider the package does not know."""
+
+    api_key: SecretStr | None = None
+    base_url: str | None = None
+    wire: Literal["anthropic", "openai"] | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    retry: RetrySettings | None = None
+    cache_minimum_tokens: dict[str, int] = Field(default_factory=dict)
+    context_window: dict[str, int] = Field(default_factory=dict)
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "guidance-agent"
+
+
+class Settings(BaseSettings):
+    """All settings of the package.
+
+    Nested values use a double underscore in the environment: `GUIDANCE_TIMEOUTS__CONNECT=3`,
+    `GUIDANCE_PROVIDERS__OLLAMA__BASE_URL=http://127.0.0.1:11434/v1`.
+
+    Raises:
+        ConfigurationError: from `Settings.load`, naming each field that is wrong.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="GUIDANCE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    model: str | None = None
+    """Author model; None chooses by the keys that are set, or the simulator."""
+    reasoning_model: str | None = None
+    """Fast model for private reasoning and ratings; None chooses the author provider's fast model."""
+    embedding_model: str | None = None
+    """Provider model such as `openai/text-embedding-3-small`; None is the offline embedder."""
+    fallbacks: tuple[str, ...] = ()
+    transport: Literal["auto", "native", "litellm"] = "auto"
+    enable_prompt_caching: bool = True
+    reasoning_deadline: float = Field(default=2.0, gt=0)
+    """Seconds after which the answer starts with the reasoning that has arrived by then."""
+    max_answer_tokens: int = Field(default=1024, ge=16, le=64_000)
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    database_url: str | None = None
+    """SQLAlchemy URL; None is an SQLite file in the data folder."""
+    auto_migrate: bool = True
+    knowledge_dir: Path | None = None
+    prices_file: Path | None = None
+    """JSON or TOML file of unit prices that override the price map."""
+    background: bool = True
+    """Whether this process rates memories and closes turns that another process left behind."""
+    simulator: SimulatorMode = "realistic"
+    """Latency of the embedded simulator: like a provider's, or none."""
+    simulator_seed: int = 7
+    config: Path | None = None
+    """Read from `GUIDANCE_CONFIG`; the file these settings came from, if it was named there."""
+    timeouts: TimeoutSettings = TimeoutSettings()
+    retry: RetrySettings = RetrySettings()
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+
+    @classmethod
+    def load(cls, config: Path | str | None = None, /, **overrides: Any) -> Settings:
+        """Read file and environment; raise `ConfigurationError` with one clause per wrong field."""
+        path = _config_path(Path(config) if config else None)
+        try:
+            values = _merged(_read_toml(path), EnvSettingsSource(cls)())
+            return cls(**_merged(values, overrides))
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+            raise _invalid(path, "; ".join(faults)) from error
+        except SettingsError as error:
+            raise _invalid(path, str(error)) from error
+
+
+def _invalid(path: Path | None, faults: str) -> ConfigurationError:
+    sources = f"arguments, environment or {path}" if path else "arguments or environment"
+    return ConfigurationError(f"Settings are not valid: {faults}. Correct them in {sources}.")
+
+
+def _config_path(named: Path | None) -> Path | None:
+    if named is None and (variable := os.environ.get("GUIDANCE_CONFIG")):
+        named = Path(variable)
+    if named is not None:
+        if not named.is_file():
+            raise ConfigurationError(
+                f"The config file {str(named)!r} does not exist. Create it or unset GUIDANCE_CONFIG."
+            )
+        return named
+    data_dir = Path(os.environ.get("GUIDANCE_DATA_DIR") or _default_data_dir())
+    candidates = (Path("guidance.toml"), data_dir / "config.toml")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read_toml(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"The config file {str(path)!r} cannot be read: {error}. Correct the file.") from error
+
+
+def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in top.items():
+        below = result.get(key)
+        result[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
