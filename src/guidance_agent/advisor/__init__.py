@@ -1,0 +1,1 @@
+"""The advisor: one turn from question to delivered text."""

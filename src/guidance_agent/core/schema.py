@@ -1,0 +1,229 @@
+"""The tables: one schema for SQLite and PostgreSQL.
+
+Times are stored in UTC and read back aware. Leases are seconds since the epoch, because they are compared, never shown.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
+
+__all__ = [
+    "cases",
+    "consultations",
+    "embedding_cache",
+    "memories",
+    "metadata",
+    "model_calls",
+    "rule_releases",
+    "rules",
+    "turn_events",
+    "turns",
+]
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """A moment in UTC; a naive one is refused, because nobody can say what it means."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time without a time zone was to be stored: {value!r}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _json() -> sa.types.TypeEngine[Any]:
+    return sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+def _id(name: str = "id") -> sa.Column[str]:
+    return sa.Column(name, sa.String(64), primary_key=True)
+
+
+def _vector_columns() -> tuple[sa.Column[Any], ...]:
+    return (
+        sa.Column("embedding", sa.LargeBinary, nullable=True),
+        sa.Column("embedding_model", sa.String(200), nullable=True),
+        sa.Column("embedding_dimensions", sa.Integer, nullable=True),
+    )
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+consultations = sa.Table(
+    "consultations",
+    metadata,
+    _id(),
+    sa.Column("customer_id", sa.String(200), nullable=False),
+    sa.Column("advisor_id", sa.String(200), nullable=False),
+    sa.Column("opened_at", UtcDateTime, nullable=False),
+    sa.Column("profile", _json(), nullable=False),
+    sa.Column("transcript_hash", sa.String(64), nullable=False),
+    sa.Column("turn_count", sa.Integer, nullable=False, default=0),
+    sa.Column("outcome", sa.String(16), nullable=False, default="open"),
+    sa.Column("outcome_reason", sa.Text, nullable=True),
+    sa.Column("outcome_source", sa.String(32), nullable=True),
+    sa.Column("outcome_at", UtcDateTime, nullable=True),
+    sa.Column("simulated", sa.Boolean, nullable=False),
+    sa.Index("ix_consultations_customer", "customer_id", "outcome", "transcript_hash"),
+)
+
+turns = sa.Table(
+    "turns",
+    metadata,
+    _id(),
+    sa.Column("consultation_id", sa.ForeignKey("consultations.id"), nullable=False),
+    sa.Column("ordinal", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("simulated", sa.Boolean, nullable=False),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("lease_until", sa.Float, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime, nullable=True),
+    sa.Column("last_sequence", sa.Integer, nullable=False),
+    sa.Column("text_length", sa.Integer, nullable=False, default=0),
+    sa.Column("delivered_length", sa.Integer, nullable=True),
+    sa.Column("text_hash", sa.String(64), nullable=True),
+    sa.Column("finish_reason", sa.String(32), nullable=True),
+    sa.Column("error", sa.Text, nullable=True),
+    sa.Column("judgement", sa.String(32), nullable=True),
+    sa.Column("reasoning", sa.Text, nullable=True),
+    sa.Column("context", _json(), nullable=False),
+    sa.Column("timing", _json(), nullable=True),
+    sa.Column("traceparent", sa.String(64), nullable=True),
+    sa.UniqueConstraint("consultation_id", "ordinal"),
+    sa.Index("ix_turns_state_lease", "state", "lease_until"),
+    sa.Index("ix_turns_judgement", "judgement", "ended_at"),
+)
+
+turn_events = sa.Table(
+    "turn_events",
+    metadata,
+    sa.Column("turn_id", sa.ForeignKey("turns.id"), primary_key=True),
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("text", sa.Text, nullable=True),
+    sa.Column("payload", _json(), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+model_calls = sa.Table(
+    "model_calls",
+    metadata,
+    _id(),
+    sa.Column("turn_id", sa.String(64), nullable=True),
+    sa.Column("consultation_id", sa.String(64), nullable=True),
+    sa.Column("operation", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("requested_model", sa.String(200), nullable=False),
+    sa.Column("provider", sa.String(64), nullable=False),
+    sa.Column("transport", sa.String(32), nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("outcome", sa.String(64), nullable=False),
+    sa.Column("finish_reason", sa.String(32), nullable=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("first_token_seconds", sa.Float, nullable=True),
+    sa.Column("total_seconds", sa.Float, nullable=False),
+    sa.Column("chunks", sa.Integer, nullable=False),
+    sa.Column("input_tokens", sa.Integer, nullable=True),
+    sa.Column("cache_read_tokens", sa.Integer, nullable=True),
+    sa.Column("cache_write_5m_tokens", sa.Integer, nullable=True),
+    sa.Column("cache_write_1h_tokens", sa.Integer, nullable=True),
+    sa.Column("output_tokens", sa.Integer, nullable=True),
+    sa.Column("reasoning_tokens", sa.Integer, nullable=True),
+    sa.Column("usage_estimated", sa.Boolean, nullable=False),
+    sa.Column("cost_usd", sa.Float, nullable=True),
+    sa.Column("unit_prices", _json(), nullable=True),
+    sa.Column("cache_outcome", sa.String(64), nullable=False),
+    sa.Column("cache_parts", _json(), nullable=False),
+    sa.Column("simulated", sa.Boolean, nullable=False),
+    sa.Column("request_id", sa.String(200), nullable=True),
+    sa.Column("error", sa.Text, nullable=True),
+    sa.Index("ix_model_calls_turn", "turn_id"),
+    sa.Index("ix_model_calls_started", "started_at"),
+)
+
+memories = sa.Table(
+    "memories",
+    metadata,
+    _id(),
+    sa.Column("customer_id", sa.String(200), nullable=False),
+    sa.Column("consultation_id", sa.String(64), nullable=False),
+    sa.Column("turn_id", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("last_retrieved_at", UtcDateTime, nullable=True),
+    sa.Column("importance", sa.Float, nullable=True),
+    sa.Column("importance_attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("simulated", sa.Boolean, nullable=False),
+    *_vector_columns(),
+    sa.UniqueConstraint("turn_id", "kind"),
+    sa.Index("ix_memories_customer", "customer_id", "created_at"),
+    sa.Index("ix_memories_importance", "importance", "importance_attempts"),
+)
+
+cases = sa.Table(
+    "cases",
+    metadata,
+    _id(),
+    sa.Column("turn_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("topic", sa.String(64), nullable=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("simulated", sa.Boolean, nullable=False),
+    *_vector_columns(),
+)
+
+rules = sa.Table(
+    "rules",
+    metadata,
+    _id(),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("confidence", sa.Float, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("evidence", _json(), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("simulated", sa.Boolean, nullable=False),
+    *_vector_columns(),
+)
+
+rule_releases = sa.Table(
+    "rule_releases",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("released_at", UtcDateTime, nullable=False),
+    sa.Column("rule_ids", _json(), nullable=False),
+    sa.Column("note", sa.Text, nullable=False, default=""),
+)
+
+embedding_cache = sa.Table(
+    "embedding_cache",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
