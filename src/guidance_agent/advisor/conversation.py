@@ -1,0 +1,131 @@
+"""From what the caller passes to what is asked: the history, the question, and where the conversation stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from guidance_agent.core.types import ConversationRole, CustomerProfile, HistoryEntry
+from guidance_agent.errors import HistoryError, NoQuestionError
+
+__all__ = ["Conversation", "EmotionalTone", "Entry", "Phase", "emotional_tone", "phase", "read_conversation"]
+
+Phase = Literal["opening", "exploring", "explaining", "checking_understanding", "closing"]
+EmotionalTone = Literal["neutral", "anxious", "distressed", "urgent", "confused", "frustrated"]
+
+_ROLES: dict[str, ConversationRole] = {
+    "customer": "customer",
+    "user": "customer",
+    "advisor": "advisor",
+    "assistant": "advisor",
+}
+
+_TONES: tuple[tuple[EmotionalTone, re.Pattern[str]], ...] = (
+    (
+        "distressed",
+        re.compile(r"\b(can'?t (cope|go on)|desperate|suicid\w*|end it all|hopeless|crying|grie(f|ving))\b", re.I),
+    ),
+    (
+        "urgent",
+        re.compile(r"\b(today|right now|by (tonight|tomorrow|friday)|urgent\w*|deadline|straight away)\b", re.I),
+    ),
+    (
+        "anxious",
+        re.compile(r"\b(worr(y|ied|ying)|anxious|scared|afraid|nervous|panic\w*|frightened|stress\w*)\b", re.I),
+    ),
+    (
+        "confused",
+        re.compile(r"\b(confus\w*|don'?t (understand|get|follow)|no idea|what does .{1,40} mean|lost me)\b", re.I),
+    ),
+    ("frustrated", re.compile(r"\b(ridiculous|fed up|annoy\w*|useless|waste of time|nobody (tells|listens))\b", re.I)),
+)
+_CLOSING = re.compile(r"\b(thank(s| you)|that'?s all|goodbye|bye|nothing else)\b", re.I)
+_UNDERSTOOD = re.compile(r"\b(so (you mean|that means|i)|if i understand|in other words|do i have that right)\b", re.I)
+
+
+class Entry(NamedTuple):
+    """One entry of a conversation."""
+
+    role: ConversationRole
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What was said before, oldest first and beginning with the customer, and the question to answer now."""
+
+    history: tuple[Entry, ...]
+    question: str
+
+
+def read_conversation(customer: CustomerProfile, history: Sequence[HistoryEntry] | None) -> Conversation:
+    """Split a history into what was said and what is asked.
+
+    The question is the last entry if that is the customer's, else the customer's `presenting_question`.
+
+    Raises:
+        HistoryError: for an entry that is not a mapping of `role` and `content`, an unknown role, an empty entry, text
+            with control characters, or roles that do not alternate beginning with the customer.
+        NoQuestionError: when there is no question, or the presenting question is already answered in the history.
+    """
+    entries = [_entry(index, item) for index, item in enumerate(history or ())]
+    for index, entry in enumerate(entries):
+        expected = "customer" if index % 2 == 0 else "advisor"
+        if entry.role != expected:
+            raise HistoryError(
+                f"History entry {index} is of {entry.role!r} where {expected!r} was due. Begin with the customer and "
+                "alternate; leave greetings and unanswered questions out."
+            )
+    if entries and entries[-1].role == "customer":
+        return Conversation(tuple(entries[:-1]), entries[-1].content)
+    question = (customer.presenting_question or "").strip()
+    if not question:
+        raise NoQuestionError(
+            "There is no question: the history does not end with a customer entry and the customer has no "
+            "presenting_question. Add one of them."
+        )
+    if any(entry.role == "customer" and entry.content.strip() == question for entry in entries):
+        raise NoQuestionError(
+            "The customer's presenting_question is already answered in the history. Add the new question to the end of "
+            "the history."
+        )
+    return Conversation(tuple(entries), question)
+
+
+def _entry(index: int, item: object) -> Entry:
+    try:
+        role, content = item["role"], item["content"]  # type: ignore[index]
+    except (TypeError, KeyError, IndexError) as error:
+        raise HistoryError(
+            f"History entry {index} is {type(item).__name__} without 'role' and 'content'. Pass "
+            '{"role": "customer" or "advisor", "content": "…"}.'
+        ) from error
+    if role not in _ROLES:
+        raise HistoryError(f"History entry {index} has the role {role!r}. Use one of {', '.join(sorted(_ROLES))}.")
+    if not isinstance(content, str) or not content.strip():
+        raise HistoryError(f"History entry {index} has no text. Leave empty entries out.")
+    if any(
+        (ord(character) < 32 and character not in "\n\r\t") or 0xD800 <= ord(character) <= 0xDFFF
+        for character in content
+    ):
+        raise HistoryError(f"History entry {index} holds control characters or a lone surrogate. Pass plain text.")
+    return Entry(_ROLES[role], content)
+
+
+def phase(conversation: Conversation) -> Phase:
+    """Return where the conversation stands, from its length and the customer's last words."""
+    if _CLOSING.search(conversation.question) and len(conversation.question) < 200:
+        return "closing"
+    if _UNDERSTOOD.search(conversation.question):
+        return "checking_understanding"
+    turns = len(conversation.history) // 2
+    if turns == 0:
+        return "opening"
+    return "exploring" if turns == 1 else "explaining"
+
+
+def emotional_tone(text: str) -> EmotionalTone:
+    """Return the strongest tone that the words show; a hint for the answer's manner, never a diagnosis."""
+    return next((tone for tone, pattern in _TONES if pattern.search(text)), "neutral")

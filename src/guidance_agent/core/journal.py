@@ -1,0 +1,285 @@
+"""The journal: nothing is shown that is not on disk.
+
+Each live turn is a `JournalSource`. It says with `Journal.notify` that something waits to be written; the one committer
+of the process takes what all of them have and writes it in one transaction. What arrives during a commit goes
+into the next, so the cost of a commit is shared and a turn is never more than one commit behind. Only after the commit
+does a source learn that its events may be handed out.
+
+A transaction that fails releases nothing of its batch: every source in it gets a `JournalError`. A turn whose lease was
+taken by another process gets a `LeaseLostError`, and the rest of the batch is written.
+
+The committer also renews the leases of live turns, so that a slow model or caller never makes a live turn look dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from guidance_agent.core.clock import Clock
+from guidance_agent.core.database import Database
+from guidance_agent.core.schema import consultations, turn_events, turns
+from guidance_agent.errors import DatabaseUnavailableError, JournalError, LeaseLostError
+
+__all__ = ["LEASE_SECONDS", "RENEW_SECONDS", "Journal", "JournalSource", "JournalWrite", "Row"]
+
+LEASE_SECONDS = 30.0
+RENEW_SECONDS = 5.0
+_WAITING_ROWS_LIMIT = 10_000
+
+Row = Mapping[str, Any]
+_logger = logging.getLogger("guidance_agent.journal")
+
+
+@dataclass(slots=True)
+class JournalWrite:
+    """What one turn wants written in the next transaction.
+
+    Attributes:
+        opening: Rows that the turn begins with, by table, in the order of their references.
+        events: Rows of `turn_events`.
+        turn_values: New values of the turn's own row.
+        consultation_values: New values of the consultation's row.
+        closing: Rows that belong to the turn's end, by table.
+        ends: Whether the turn gives up its lease with this write.
+    """
+
+    opening: list[tuple[sa.Table, Row]] = field(default_factory=list)
+    events: list[Row] = field(default_factory=list)
+    turn_values: dict[str, Any] = field(default_factory=dict)
+    consultation_values: dict[str, Any] = field(default_factory=dict)
+    closing: list[tuple[sa.Table, Row]] = field(default_factory=list)
+    ends: bool = False
+
+
+class JournalSource(Protocol):
+    """A live turn, as the journal sees it. All methods are called on the event loop and must not block."""
+
+    turn_id: str
+    consultation_id: str
+
+    def take(self) -> JournalWrite:
+        """Hand over everything that waits to be written."""
+
+    def committed(self) -> None:
+        """What `take` handed over last is on disk."""
+
+    def failed(self, error: JournalError) -> None:
+        """What `take` handed over last is not on disk and never will be."""
+
+
+class Journal:
+    """The committer of one process; an async context manager that owns its task and its connection.
+
+    Leaving writes what is pending first.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, owner: str) -> None:
+        self.owner = owner
+        self._database = database
+        self._clock = clock
+        self._dirty: dict[str, JournalSource] = {}
+        self._live: dict[str, float] = {}
+        self._rows: list[tuple[sa.Table, Row]] = []
+        self._waiting_rows: list[tuple[sa.Table, Row]] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._connection: AsyncConnection | None = None
+        self.commits = 0
+
+    async def __aenter__(self) -> Journal:
+        self._task = asyncio.create_task(self._run(), name="journal-committer")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.shield(self._task)
+        if self._waiting_rows:
+            await self._commit_batch()
+        await self._drop_connection()
+
+    def lease_until(self) -> float:
+        """Return the end of a lease that begins now, in seconds since the epoch."""
+        return self._clock.now().timestamp() + LEASE_SECONDS
+
+    def notify(self, source: JournalSource) -> None:
+        """Have the source's pending events written with the next commit."""
+        if self._closing:
+            source.take()
+            source.failed(JournalError("The journal is closed. Keep the advisor open while its turns run."))
+            return
+        self._dirty[source.turn_id] = source
+        self._wake.set()
+
+    def add_rows(self, table: sa.Table, rows: Iterable[Row]) -> None:
+        """Write rows of no turn, such as the usage ledger's, with the next commit."""
+        self._rows.extend((table, row) for row in rows)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            if not (self._dirty or self._rows):
+                if self._closing:
+                    return
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout(RENEW_SECONDS if self._live else None):
+                        await self._wake.wait()
+                except TimeoutError:
+                    await self._renew_only()
+                continue
+            await self._commit_batch()
+
+    async def _commit_batch(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        rows, self._rows, self._waiting_rows = self._waiting_rows + self._rows, [], []
+        await self._commit([(source, source.take()) for source in dirty.values()], rows)
+
+    async def _commit(
+        self, batch: Sequence[tuple[JournalSource, JournalWrite]], rows: Sequence[tuple[sa.Table, Row]]
+    ) -> None:
+        try:
+            lost = await self._write(batch, rows)
+        except sa.exc.IntegrityError as error:
+            await self._drop_connection()
+            if len(batch) + bool(rows) == 1:
+                await self._fail_batch(batch, rows, error)
+                return
+            # One turn's contradiction (a consultation asked twice at once) must not end the others.
+            for entry in batch:
+                await self._commit([entry], [])
+            if rows:
+                await self._commit([], rows)
+            return
+        except Exception as error:
+            await self._fail_batch(batch, rows, error)
+            return
+        self.commits += 1
+        for source, write in batch:
+            if source.turn_id in lost:
+                self._live.pop(source.turn_id, None)
+                source.failed(
+                    LeaseLostError(f"Turn {source.turn_id!r} was closed by another process: its lease had run out.")
+                )
+                continue
+            if write.ends:
+                self._live.pop(source.turn_id, None)
+            source.committed()
+
+    async def _fail_batch(
+        self,
+        batch: Sequence[tuple[JournalSource, JournalWrite]],
+        rows: Sequence[tuple[sa.Table, Row]],
+        error: Exception,
+    ) -> None:
+        await self._drop_connection()
+        reason = str(error).splitlines()[0]
+        _logger.error("journal commit failed: turns=%d other_rows=%d reason=%s", len(batch), len(rows), reason)
+        for source, write in batch:
+            if write.ends:
+                self._live.pop(source.turn_id, None)
+            failure = JournalError(
+                f"Turn {source.turn_id!r} could not be recorded, so its text is not shown: {reason} "
+                "Check the database's disk and permissions, then ask again."
+            )
+            failure.__cause__ = error
+            source.failed(failure)
+        # Rows of no turn wait for the next commit that works: a full disk must not cost the usage ledger its entries.
+        self._waiting_rows = list(rows)[-_WAITING_ROWS_LIMIT:]
+
+    async def _write(
+        self, batch: Sequence[tuple[JournalSource, JournalWrite]], rows: Sequence[tuple[sa.Table, Row]]
+    ) -> set[str]:
+        connection = await self._begin()
+        lost = await self._lost_leases(connection, batch)
+        kept = [(source, write) for source, write in batch if source.turn_id not in lost]
+        inserts: dict[sa.Table, list[Row]] = {}
+        for _, write in kept:
+            for table, row in write.opening:
+                inserts.setdefault(table, []).append(row)
+        events = [row for _, write in kept for row in write.events]
+        if events:
+            inserts.setdefault(turn_events, []).extend(events)
+        for _, write in kept:
+            for table, row in write.closing:
+                inserts.setdefault(table, []).append(row)
+        for table, row in rows:
+            inserts.setdefault(table, []).append(row)
+        for table in (consultations, turns, *(table for table in inserts if table not in (consultations, turns))):
+            if table in inserts:
+                await connection.execute(sa.insert(table), inserts[table])
+        for source, write in kept:
+            if write.turn_values:
+                await connection.execute(
+                    sa.update(turns).where(turns.c.id == source.turn_id).values(**write.turn_values)
+                )
+            if write.consultation_values:
+                await connection.execute(
+                    sa.update(consultations)
+                    .where(consultations.c.id == source.consultation_id)
+                    .values(**write.consultation_values)
+                )
+        await self._renew(connection, {source.turn_id for source, write in kept if not write.ends})
+        await connection.commit()
+        return lost
+
+    async def _begin(self) -> AsyncConnection:
+        if self._connection is None:
+            self._connection = await self._database.engine.connect()
+        if self._database.is_sqlite:
+            await self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return self._connection
+
+    async def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            await connection.rollback()
+            await connection.close()
+        except Exception as error:
+            _logger.warning("journal connection did not close cleanly: %s", error)
+
+    async def _lost_leases(
+        self, connection: AsyncConnection, batch: Sequence[tuple[JournalSource, JournalWrite]]
+    ) -> set[str]:
+        ids = {source.turn_id for source, write in batch if not write.opening}
+        if not ids:
+            return set()
+        held = await connection.execute(
+            sa.select(turns.c.id)
+            .where(turns.c.id.in_(ids), turns.c.owner == self.owner, turns.c.state == "streaming")
+            .with_for_update()
+        )
+        return ids - set(held.scalars())
+
+    async def _renew(self, connection: AsyncConnection, touched: set[str]) -> None:
+        now = self._clock.monotonic()
+        for turn_id in touched:
+            self._live.setdefault(turn_id, now)
+        due = [turn_id for turn_id, renewed in self._live.items() if now - renewed >= RENEW_SECONDS]
+        if due:
+            await connection.execute(
+                sa.update(turns)
+                .where(turns.c.id.in_(due), turns.c.owner == self.owner, turns.c.state == "streaming")
+                .values(lease_until=self.lease_until())
+            )
+            self._live.update(dict.fromkeys(due, now))
+
+    async def _renew_only(self) -> None:
+        try:
+            connection = await self._begin()
+            await self._renew(connection, set())
+            await connection.commit()
+        except (sa.exc.SQLAlchemyError, DatabaseUnavailableError, OSError) as error:
+            await self._drop_connection()
+            _logger.warning("leases could not be renewed: %s", str(error).splitlines()[0])

@@ -1,0 +1,217 @@
+"""Reading and closing what the journal wrote: consultations, turns, and turns that a dead process left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from guidance_agent.core.clock import Clock
+from guidance_agent.core.database import Database
+from guidance_agent.core.schema import consultations, turn_events, turns
+from guidance_agent.core.transcript import extend_transcript, text_hash
+from guidance_agent.core.types import ConversationRole, JsonObject, Outcome
+from guidance_agent.errors import UnknownConsultationError
+
+__all__ = ["ConsultationRecord", "EventRecord", "Records", "TranscriptEntry"]
+
+
+class TranscriptEntry(NamedTuple):
+    """One recorded entry of a conversation, as it was delivered."""
+
+    role: ConversationRole
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsultationRecord:
+    """A consultation as it stands in the records. `streaming` says that its last turn has not ended."""
+
+    id: str
+    customer_id: str
+    profile: JsonObject
+    transcript_hash: str
+    turn_count: int
+    outcome: Outcome
+    streaming: bool
+
+
+class EventRecord(NamedTuple):
+    """A public event of a turn as the journal holds it."""
+
+    sequence: int
+    type: str
+    text: str | None
+    payload: JsonObject
+
+
+class Records:
+    """Queries on the records. Raises `DatabaseUnavailableError` when the database cannot be used."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def consultation(self, consultation_id: str) -> ConsultationRecord | None:
+        """Return the consultation with this id, if there is one."""
+        return await self._one_consultation(consultations.c.id == consultation_id)
+
+    async def open_consultation(self, customer_id: str, fingerprint: str) -> ConsultationRecord | None:
+        """Return the customer's newest open consultation whose transcript has this fingerprint and no live turn."""
+        return await self._one_consultation(
+            consultations.c.customer_id == customer_id,
+            consultations.c.outcome == "open",
+            consultations.c.transcript_hash == fingerprint,
+            ~_has_live_turn(),
+        )
+
+    async def _one_consultation(self, *conditions: sa.ColumnElement[bool]) -> ConsultationRecord | None:
+        query = (
+            sa.select(consultations, _has_live_turn().label("streaming"))
+            .where(*conditions)
+            .order_by(consultations.c.opened_at.desc())
+            .limit(1)
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        if row is None:
+            return None
+        return ConsultationRecord(
+            id=row["id"],
+            customer_id=row["customer_id"],
+            profile=row["profile"],
+            transcript_hash=row["transcript_hash"],
+            turn_count=row["turn_count"],
+            outcome=row["outcome"],
+            streaming=bool(row["streaming"]),
+        )
+
+    async def transcript(self, consultation_id: str) -> tuple[TranscriptEntry, ...]:
+        """Return the recorded conversation: each question with the text that was delivered for it."""
+        query = (
+            sa.select(turns.c.question, turns.c.delivered_length, turn_events.c.text)
+            .join(turn_events, sa.and_(turn_events.c.turn_id == turns.c.id, turn_events.c.type == "text_delta"))
+            .where(turns.c.consultation_id == consultation_id, turns.c.state != "streaming")
+            .order_by(turns.c.ordinal, turn_events.c.sequence)
+            .add_columns(turns.c.ordinal)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        entries: list[TranscriptEntry] = []
+        texts: dict[int, tuple[str, int, list[str]]] = {}
+        for question, delivered, text, ordinal in rows:
+            texts.setdefault(ordinal, (question, delivered, []))[2].append(text)
+        for question, delivered, pieces in texts.values():
+            shown = "".join(pieces)[:delivered]
+            if shown:
+                entries += [TranscriptEntry("customer", question), TranscriptEntry("advisor", shown)]
+        return tuple(entries)
+
+    async def events(self, turn_id: str, *, after: int = -1) -> tuple[EventRecord, ...]:
+        """Return the turn's journaled events with a sequence number greater than `after`."""
+        query = (
+            sa.select(turn_events.c.sequence, turn_events.c.type, turn_events.c.text, turn_events.c.payload)
+            .where(turn_events.c.turn_id == turn_id, turn_events.c.sequence > after)
+            .order_by(turn_events.c.sequence)
+        )
+        async with self._database.read() as connection:
+            return tuple(EventRecord(*row) for row in await connection.execute(query))
+
+    async def turn(self, turn_id: str) -> JsonObject | None:
+        """Return the turn's row, if there is one."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(sa.select(turns).where(turns.c.id == turn_id))).mappings().first()
+        return None if row is None else dict(row)
+
+    async def set_outcome(self, consultation_id: str, outcome: Outcome, *, reason: str, source: str) -> None:
+        """Record what became of a consultation; raise `UnknownConsultationError` when there is none with this id."""
+        change = (
+            sa.update(consultations)
+            .where(consultations.c.id == consultation_id)
+            .values(outcome=outcome, outcome_reason=reason, outcome_source=source, outcome_at=self._clock.now())
+        )
+        async with self._database.write() as connection:
+            result = await connection.execute(change)
+            if result.rowcount == 0:
+                raise UnknownConsultationError(
+                    f"There is no consultation {consultation_id!r}. Use the id that the turn's first event told."
+                )
+
+    async def close_dead_turns(self, terminal_payload: Callable[[str, int], JsonObject]) -> tuple[str, ...]:
+        """Close live turns whose lease has run out as `process_died` and hand their text to judgement.
+
+        `terminal_payload(turn_id, sequence)` makes the payload of the event that ends the turn. Returns the ids of the
+        turns that were closed. A turn whose owner still renews its lease is never among them.
+        """
+        now = self._clock.now()
+        dead = (
+            sa.select(turns.c.id, turns.c.consultation_id, turns.c.question)
+            .where(turns.c.state == "streaming", turns.c.lease_until < now.timestamp())
+            .with_for_update(skip_locked=True)
+        )
+        async with self._database.read() as connection:
+            if (await connection.execute(dead.with_only_columns(turns.c.id).limit(1))).first() is None:
+                return ()
+        async with self._database.write() as connection:
+            rows = (await connection.execute(dead)).all()
+            for turn_id, consultation_id, question in rows:
+                await self._close_dead(connection, turn_id, consultation_id, question, now, terminal_payload)
+        return tuple(row.id for row in rows)
+
+    async def _close_dead(
+        self,
+        connection: AsyncConnection,
+        turn_id: str,
+        consultation_id: str,
+        question: str,
+        now: datetime,
+        terminal_payload: Callable[[str, int], JsonObject],
+    ) -> None:
+        journaled = (
+            await connection.execute(
+                sa.select(turn_events.c.sequence, turn_events.c.text)
+                .where(turn_events.c.turn_id == turn_id)
+                .order_by(turn_events.c.sequence)
+            )
+        ).all()
+        text = "".join(row.text for row in journaled if row.text is not None)
+        sequence = journaled[-1].sequence + 1 if journaled else 0
+        payload = terminal_payload(turn_id, sequence)
+        await connection.execute(
+            sa.insert(turn_events).values(
+                turn_id=turn_id, sequence=sequence, type=payload["type"], text=None, payload=payload, created_at=now
+            )
+        )
+        ended: dict[str, Any] = {
+            "state": "process_died",
+            "ended_at": now,
+            "last_sequence": sequence,
+            "text_length": len(text),
+            "delivered_length": len(text),
+            "text_hash": text_hash(text),
+            "error": "The process that streamed this turn ended before the turn did.",
+            "judgement": "pending" if text else None,
+        }
+        await connection.execute(sa.update(turns).where(turns.c.id == turn_id).values(**ended))
+        if text:
+            fingerprint = (
+                await connection.execute(
+                    sa.select(consultations.c.transcript_hash).where(consultations.c.id == consultation_id)
+                )
+            ).scalar_one()
+            fingerprint = extend_transcript(fingerprint, "customer", text_hash(question))
+            fingerprint = extend_transcript(fingerprint, "advisor", ended["text_hash"])
+            await connection.execute(
+                sa.update(consultations)
+                .where(consultations.c.id == consultation_id)
+                .values(transcript_hash=fingerprint)
+            )
+
+
+def _has_live_turn() -> sa.ColumnElement[bool]:
+    live = sa.select(turns.c.id).where(turns.c.consultation_id == consultations.c.id, turns.c.state == "streaming")
+    return live.exists()
