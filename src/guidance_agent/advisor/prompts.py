@@ -1,0 +1,220 @@
+"""The four-part prompt, byte-stable by construction.
+
+Part 1 is conduct and role, Part 2 the requirements with the released rules, Part 3 the customer as they stood when the
+consultation opened: three system messages, rendered from frozen inputs without clock, chance or unordered collections.
+Part 4 is the conversation as real messages and one last message that holds everything that varies with the turn.
+Nothing that varies may stand before Part 4, or no provider could read the prefix from its cache.
+
+Every value that comes from a person or a store passes the `data` filter: angle brackets become typographic ones, so that
+no text can close the block it stands in.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from guidance_agent.advisor.conversation import Conversation, EmotionalTone, Entry, Phase, read_conversation
+from guidance_agent.core.types import AdvisorProfile, CustomerProfile, HistoryEntry, JsonObject
+from guidance_agent.llm.messages import Message
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = [
+    "PARTS",
+    "FactLine",
+    "FigureLine",
+    "MemoryLine",
+    "ReleasedRule",
+    "ReleasedRules",
+    "TurnContext",
+    "build_guidance_prompt",
+    "build_guidance_prompt_cached",
+    "build_reasoning_prompt",
+    "importance_prompt",
+    "stable_parts",
+]
+
+PARTS = ("conduct", "requirements", "customer", "conversation")
+"""Names of the parts that a cache breakpoint may end, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedRule:
+    """A learned rule that has passed its release."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedRules:
+    """One release of the learned rules; version 0 is the empty one."""
+
+    version: int = 0
+    rules: tuple[ReleasedRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactLine:
+    """A fact as the prompt shows it; dates in ISO form."""
+
+    id: str
+    statement: str
+    source: str | None
+    status: str
+    effective_from: str
+    valid_until: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FigureLine:
+    """A figure as the prompt shows it, with its unit and tax year in `text`."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLine:
+    """Something remembered of this customer, and when it was said (ISO date)."""
+
+    text: str
+    when: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnContext:
+    """Everything that varies with the turn, besides the conversation and the question."""
+
+    today: str
+    tax_year: str
+    facts: tuple[FactLine, ...] = ()
+    figures: tuple[FigureLine, ...] = ()
+    unknowns: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    memories: tuple[MemoryLine, ...] = ()
+    profile_changes: tuple[str, ...] = ()
+    phase: Phase | None = None
+    tone: EmotionalTone | None = None
+    reasoning: str | None = None
+
+
+def stable_parts(
+    advisor: AdvisorProfile, customer: JsonObject, rules: ReleasedRules | None = None
+) -> tuple[Message, Message, Message]:
+    """Return Parts 1 to 3. `customer` is `CustomerProfile.prompt_values()` as stored with the consultation."""
+    first, second = _service_parts(advisor.name, advisor.service_name, advisor.house_rules, rules or ReleasedRules())
+    return (
+        Message("system", first, part="conduct"),
+        Message("system", second, part="requirements"),
+        Message("system", _render("customer.md.j2", customer=customer), part="customer"),
+    )
+
+
+def build_guidance_prompt(
+    advisor: AdvisorProfile,
+    customer: JsonObject,
+    conversation: Conversation,
+    context: TurnContext,
+    rules: ReleasedRules | None = None,
+) -> tuple[Message, ...]:
+    """Return the whole prompt of one answer."""
+    last = _render("question.md.j2", question=conversation.question, **_context_values(context))
+    return (*stable_parts(advisor, customer, rules), *_history(conversation.history), Message("user", last))
+
+
+def build_reasoning_prompt(
+    advisor: AdvisorProfile,
+    customer: JsonObject,
+    conversation: Conversation,
+    context: TurnContext,
+    rules: ReleasedRules | None = None,
+) -> tuple[Message, ...]:
+    """Return the prompt of the private notes: the same parts and context, another last instruction."""
+    last = _render("reasoning_question.md.j2", question=conversation.question, **_context_values(context))
+    return (*stable_parts(advisor, customer, rules), *_history(conversation.history), Message("user", last))
+
+
+def importance_prompt(observation: str) -> tuple[Message, ...]:
+    """Return the prompt that rates how much an observation matters later, from 1 to 10."""
+    return (Message("user", _render("importance.md.j2", observation=observation)),)
+
+
+def build_guidance_prompt_cached(
+    advisor: AdvisorProfile,
+    customer: CustomerProfile,
+    context: TurnContext,
+    conversation: Sequence[HistoryEntry] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the prompt in LiteLLM's message form, with `cache_control` at the ends of the stable parts.
+
+    Without a conversation these are four messages: three of the system and the customer's. Its turns stand between
+    Part 3 and the last message.
+
+    Raises:
+        HistoryError, NoQuestionError: as `read_conversation`.
+    """
+    read = read_conversation(customer, conversation)
+    messages = build_guidance_prompt(advisor, customer.prompt_values(), read, context)
+    return [_litellm_form(message) for message in messages]
+
+
+def _litellm_form(message: Message) -> dict[str, Any]:
+    if message.part is None:
+        return {"role": message.role, "content": message.content}
+    ttl = "5m" if message.part == "conversation" else "1h"
+    block = {"type": "text", "text": message.content, "cache_control": {"type": "ephemeral", "ttl": ttl}}
+    return {"role": message.role, "content": [block]}
+
+
+def _history(entries: Sequence[Entry]) -> tuple[Message, ...]:
+    last = len(entries) - 1
+    return tuple(
+        Message(
+            "user" if entry.role == "customer" else "assistant",
+            entry.content,
+            part="conversation" if index == last else None,
+        )
+        for index, entry in enumerate(entries)
+    )
+
+
+def _context_values(context: TurnContext) -> Mapping[str, Any]:
+    return {name: getattr(context, name) for name in TurnContext.__slots__}
+
+
+@functools.lru_cache(maxsize=16)
+def _service_parts(name: str, service_name: str, house_rules: tuple[str, ...], rules: ReleasedRules) -> tuple[str, str]:
+    own_rules = tuple(ReleasedRule(f"HOUSE-{number}", text) for number, text in enumerate(house_rules, start=1))
+    first = _render("conduct.md") + f"\nYour name is {_data(name)}. You speak for: {_data(service_name)}.\n"
+    second = _render("requirements.md", rules=rules.rules, rules_version=rules.version, house_rules=own_rules)
+    return first, second
+
+
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(**values).strip() + "\n"
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("guidance_agent.advisor"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701  the output is a prompt, and `data` neutralises what untrusted text could close
+    )
+    environment.filters["data"] = _data
+    return environment
+
+
+def _data(value: object, *, lines: bool = False) -> str:
+    text = str(value).replace("<", "‹").replace(">", "›")
+    return text.strip() if lines else " ".join(text.split())
