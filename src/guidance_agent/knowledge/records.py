@@ -137,6 +137,13 @@ class Figure(_DatedRecord):
             case "years" | "months" | "weeks":
                 return f"{self.value.normalize():f} {self.unit}"
 
+    @property
+    def period(self) -> str:
+        """When the value applies: its tax year, or its first and last day."""
+        if self.tax_year is not None:
+            return f"tax year {self.tax_year}"
+        return f"from {self.effective_from}" + (f" to {self.valid_until}" if self.valid_until else "")
+
 
 class Unknown(_Record):
     """Something that the knowledge base does not hold, with what to answer instead of a guess."""

@@ -223,6 +223,18 @@ def test_a_figure_reads_as_words(figure_id: str, text: str) -> None:
     assert {figure.id: figure.text for figure in load_knowledge().figures}[figure_id] == text
 
 
+@pytest.mark.parametrize(
+    ("figure_id", "period"),
+    [
+        ("new-state-pension", "tax year 2026/27"),
+        ("annual-allowance", "from 2023-04-06 to 2027-04-05"),
+        ("lump-sum-allowance", "from 2024-04-06"),
+    ],
+)
+def test_a_figure_says_when_it_applies(figure_id: str, period: str) -> None:
+    assert {figure.id: figure.period for figure in load_knowledge().figures}[figure_id] == period
+
+
 def test_what_is_not_known_sends_the_customer_to_the_source() -> None:
     unknowns = load_knowledge().unknowns
 
