@@ -1,0 +1,315 @@
+"""One request for an answer, from the socket and back: the same story for both wires."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from guidance_agent.provider_simulator.accounting import CacheUse
+from guidance_agent.provider_simulator.adapters import Adapter, api_key
+from guidance_agent.provider_simulator.answer import Answer
+from guidance_agent.provider_simulator.clock import sleep_until
+from guidance_agent.provider_simulator.delivery import Delivery, require_transport, reset_connection
+from guidance_agent.provider_simulator.faults import Fault, altered_answer, break_frames, fault_error, seeded
+from guidance_agent.provider_simulator.frames import with_line_ending
+from guidance_agent.provider_simulator.models import Wire
+from guidance_agent.provider_simulator.pacing import Pace
+from guidance_agent.provider_simulator.prompt import Prompt
+from guidance_agent.provider_simulator.scripts import Script, script_of_model_name
+from guidance_agent.provider_simulator.state import SimulatorState
+from guidance_agent.provider_simulator.wire_errors import ProviderError, error_body, standard_error
+
+__all__ = ["Exchange", "read_json", "require_key"]
+
+SCRIPT_HEADER = "x-simulator-script"
+_EAGER_PIECES = 5_000
+
+
+def require_key(wire: Wire, headers: Mapping[str, str]) -> str:
+    """The key of a request; raises the provider's 401 without one, and for `invalid` and `wrong…`."""
+    key = api_key(wire, headers)
+    if key is None and wire == "openai":
+        raise ProviderError(
+            401,
+            "invalid_request_error",
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "
+            "auth (i.e. Authorization: Bearer YOUR_KEY). You can obtain an API key from "
+            "https://platform.openai.com/account/api-keys.",
+        )
+    if key is None:
+        raise ProviderError(
+            401, "authentication_error", "x-api-key header is required", headers={"x-should-retry": "false"}
+        )
+    if key == "invalid" or key.startswith("wrong"):
+        error = standard_error(wire, 401)
+        if wire == "openai":
+            error.message = error.message.replace("provided.", f"provided: {_masked(key)}.", 1)
+        raise error
+    return key
+
+
+def _masked(key: str) -> str:
+    return key if len(key) < 12 else f"{key[:8]}{'*' * (len(key) - 12)}{key[-4:]}"
+
+
+async def read_json(request: web.Request, wire: Wire) -> dict[str, Any]:
+    raw = await request.read()
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        message = (
+            f"The request body is not valid JSON: {error}"
+            if wire == "anthropic"
+            else "We could not parse the JSON body of your request. The API expects a JSON payload."
+        )
+        raise ProviderError(400, "invalid_request_error", message) from error
+    if not isinstance(body, dict):
+        raise ProviderError(400, "invalid_request_error", "The request body must be a JSON object.")
+    return body
+
+
+class Exchange:
+    """One request for an answer."""
+
+    def __init__(self, state: SimulatorState, adapter: Adapter, request: web.Request) -> None:
+        self._state = state
+        self._adapter = adapter
+        self._request = request
+        self._record = state.open_record(request)
+        self._arrived = self._record.received_at
+        self._rng = seeded(state.settings.seed, "exchange", self._record.number)
+        self._record.request_id = adapter.request_id(self._rng)
+        self._record.operation = adapter.operation
+
+    async def serve(self) -> web.StreamResponse:
+        """Answer the request, and note it when the client leaves before the end."""
+        try:
+            response = await self._answer()
+        except ProviderError as error:
+            response = self._failed(error)
+        except (asyncio.CancelledError, ConnectionError):
+            if not self._state.closing:
+                self._record.client_closed_at = self._state.clock.now()
+            raise
+        finally:
+            self._record.ended_at = self._state.clock.now()
+        return response
+
+    async def _answer(self) -> web.StreamResponse:
+        key = require_key(self._adapter.wire, self._request.headers)
+        body = await read_json(self._request, self._adapter.wire)
+        self._note(body)
+        fault = self._state.faults.take(
+            model=self._record.model,
+            path=self._request.path,
+            operation=self._record.operation,
+            body=json.dumps(body, ensure_ascii=False),
+        )
+        if fault is not None:
+            self._record.fault = fault.kind
+            early = await self._fault_before_answer(fault)
+            if early is not None:
+                return early
+        prompt = self._adapter.read(body, self._state.settings)
+        lease = self._state.caches.begin(prompt, workspace=key, now=self._arrived)
+        self._state.limits.admit(prompt, lease.use, workspace=key, now=self._arrived)
+        script = self._script(fault)
+        answer = self._compose(prompt, script)
+        if fault is not None:
+            answer = altered_answer(fault, answer)
+        self._record.usage = self._adapter.usage(prompt, answer, lease.use)
+        pace = self._pace(prompt, lease.use, script)
+        headers = self._headers(prompt, key)
+        if prompt.stream:
+            return await self._stream(prompt, answer, lease.use, pace, headers, fault, lease.commit)
+        return await self._whole(prompt, answer, lease.use, pace, headers, fault, lease.commit)
+
+    def _note(self, body: dict[str, Any]) -> None:
+        record = self._record
+        if self._state.settings.log_bodies:
+            record.body = body
+        record.model = str(body.get("model", ""))
+        record.stream = bool(body.get("stream", False))
+        if record.stream:
+            record.operation += ".stream"
+
+    async def _fault_before_answer(self, fault: Fault) -> web.StreamResponse | None:
+        match fault.kind:
+            case "status":
+                raise fault_error(fault, self._adapter.wire)
+            case "slow_headers":
+                seconds = float("inf") if fault.seconds is None else fault.seconds
+                await sleep_until(self._state.clock, self._arrived + seconds)
+            case "accept_then_drop":
+                transport = require_transport(self._request)
+                if fault.abrupt:
+                    reset_connection(transport)
+                else:
+                    transport.close()
+                raise ConnectionResetError("dropped on request before the answer")
+            case "redirect":
+                self._record.status = 307
+                return web.Response(status=307, headers={"location": fault.location})
+            case "wrong_content_type":
+                self._record.status = 200
+                return web.Response(text="<html><body>Sign in</body></html>", content_type="text/html")
+        return None
+
+    def _script(self, fault: Fault | None) -> Script | None:
+        if fault is not None and fault.script is not None:
+            return fault.script
+        raw = self._request.headers.get(SCRIPT_HEADER)
+        if raw is None:
+            return script_of_model_name(self._record.model)
+        try:
+            return Script.model_validate_json(raw)
+        except ValidationError as error:
+            raise ProviderError(400, "invalid_request_error", f"{SCRIPT_HEADER}: {error}") from error
+
+    def _compose(self, prompt: Prompt, script: Script | None) -> Answer:
+        chunk_tokens = self._state.settings.chunk_tokens or self._adapter.chunk_tokens
+        if script is not None and script.decides_words:
+            answer = script.answer(chunk_tokens=chunk_tokens)
+            # A scripted length is a promise to the benchmark; the request's own limits would break it.
+            return answer if script.chunks is not None or script.bytes is not None else self._limit(answer, prompt)
+        return self._limit(self._state.composer.answer(prompt, chunk_tokens=chunk_tokens), prompt)
+
+    def _limit(self, answer: Answer, prompt: Prompt) -> Answer:
+        return answer.stopped_at(prompt.stop).limited(prompt.max_tokens)
+
+    def _pace(self, prompt: Prompt, use: CacheUse, script: Script | None) -> Pace:
+        settings = self._state.settings
+        if settings.zero_latency:
+            pace = Pace(0.0, None, settings.chunk_interval)
+        else:
+            profile = settings.latency[prompt.model.pace]
+            uncached = use.uncached + use.written
+            first = profile.time_to_first_token(uncached=uncached, cached=use.read)
+            pace = Pace(first, profile.tokens_per_second, settings.chunk_interval)
+        if script is not None:
+            first = pace.first if script.first_ms is None else script.first_ms / 1_000
+            interval = pace.interval if script.interval_ms is None else script.interval_ms / 1_000
+            pace = Pace(first, pace.tokens_per_second, interval)
+        return pace
+
+    def _headers(self, prompt: Prompt, key: str) -> dict[str, str]:
+        headers = self._state.limits.headers(prompt.model, workspace=key, now=self._state.clock.now())
+        headers[self._adapter.request_id_header] = self._record.request_id
+        if self._adapter.wire == "anthropic":
+            headers["anthropic-organization-id"] = "00000000-0000-4000-8000-000000000000"
+            if self._rng.random() < self._state.settings.retry_after_on_success_rate:
+                headers["retry-after"] = str(self._rng.randint(1, 60))
+        else:
+            elapsed = (self._state.clock.now() - self._arrived) * 1_000
+            headers["openai-processing-ms"] = str(max(1, round(elapsed)))
+            headers["openai-version"] = "2020-10-01"
+        return headers
+
+    def _failed(self, error: ProviderError) -> web.Response:
+        self._record.status = error.status
+        body = error_body(self._adapter.wire, error, self._record.request_id)
+        headers = {**error.headers, self._adapter.request_id_header: self._record.request_id}
+        self._record.finished = True
+        return web.json_response(body, status=error.status, headers=headers)
+
+    async def _stream(
+        self,
+        prompt: Prompt,
+        answer: Answer,
+        use: CacheUse,
+        pace: Pace,
+        headers: dict[str, str],
+        fault: Fault | None,
+        on_begin: Any,
+    ) -> web.StreamResponse:
+        settings = self._state.settings
+        frames = self._adapter.frames(
+            prompt,
+            answer,
+            use,
+            pace,
+            now=self._arrived,
+            rng=self._rng,
+            extra_ping_rate=settings.extra_ping_rate,
+        )
+        listed = frames if len(answer.pieces) > _EAGER_PIECES and fault is None else list(frames)
+        if fault is not None:
+            listed = self._broken(fault, list(listed), prompt, use)
+        response = web.StreamResponse(
+            headers={"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", **headers}
+        )
+        response.enable_chunked_encoding()
+        # The status line comes with the first event, as it does from a provider that is still reading the prompt.
+        await sleep_until(self._state.clock, self._arrived + pace.first)
+        self._record.status = 200
+        transport = require_transport(self._request)
+        await response.prepare(self._request)
+        delivery = Delivery(
+            transport=transport,
+            frames=with_line_ending(listed, settings.line_ending),
+            started=self._arrived,
+            record=self._record,
+            chunk_mode=settings.chunk_mode,
+            rng=self._rng,
+            on_begin=on_begin,
+        )
+        await delivery.run(self._state.pacer)
+        if delivery.connection_lost:
+            if fault is None or fault.kind != "drop":
+                self._record.client_closed_at = self._state.clock.now()
+            return response
+        with contextlib.suppress(ConnectionError):
+            await response.write_eof()
+        self._record.finished = fault is None or fault.kind != "truncate"
+        return response
+
+    def _broken(self, fault: Fault, frames: list[Any], prompt: Prompt, use: CacheUse) -> list[Any]:
+        error = self._adapter.stream_error(fault_error(fault, self._adapter.wire), self._record.request_id)
+        return break_frames(fault, frames, error, self._adapter.other_start(prompt, use, self._rng))
+
+    async def _whole(
+        self,
+        prompt: Prompt,
+        answer: Answer,
+        use: CacheUse,
+        pace: Pace,
+        headers: dict[str, str],
+        fault: Fault | None,
+        on_begin: Any,
+    ) -> web.StreamResponse:
+        clock = self._state.clock
+        await sleep_until(clock, self._arrived + pace.first)
+        on_begin(clock.now())
+        duration = sum(pace.step_for(piece) for piece in answer.pieces[1:]) if pace != Pace() else 0.0
+        await sleep_until(clock, self._arrived + pace.first + duration)
+        body = self._adapter.body(prompt, answer, use, now=self._arrived, rng=self._rng)
+        data = json.dumps(body, ensure_ascii=False).encode()
+        if fault is not None:
+            data = await self._broken_body(fault, data)
+        self._record.status = 200
+        self._record.first_byte_at = clock.now()
+        self._record.bytes_sent = len(data)
+        self._record.finished = True
+        return web.Response(body=data, content_type="application/json", headers=headers)
+
+    async def _broken_body(self, fault: Fault, data: bytes) -> bytes:
+        match fault.kind:
+            case "error_event":
+                raise fault_error(fault, self._adapter.wire)
+            case "garbage":
+                return b"<html>502 Bad Gateway</html>"
+            case "truncate":
+                return data[: len(data) // 2]
+            case "stall":
+                seconds = float("inf") if fault.seconds is None else fault.seconds
+                await sleep_until(self._state.clock, self._state.clock.now() + seconds)
+            case "drop":
+                reset_connection(require_transport(self._request))
+                raise ConnectionResetError("dropped on request instead of the answer")
+        return data
