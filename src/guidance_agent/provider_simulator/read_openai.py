@@ -52,6 +52,7 @@ def read_chat_request(body: Mapping[str, Any], settings: SimulatorSettings) -> P
             "include_usage": bool((body.get("stream_options") or {}).get("include_usage")),
             "cache_key": str(body.get("prompt_cache_key") or ""),
             "cache_mode": _cache_mode(body, model),
+            "cache_ttl": str((body.get("prompt_cache_options") or {}).get("ttl", "30m")),
             "cache_retention": str(body.get("prompt_cache_retention") or ""),
         },
     )

@@ -100,7 +100,7 @@ def _sized_pieces(total: int, size: int) -> tuple[str, ...]:
 
 
 def script_of_model_name(name: str) -> Script | None:
-    """The script that a model name stands for: `script-50x20`: 50 chunks 20 ms apart, `script-bytes-1000`: 1000 bytes."""
+    """The script that a model name stands for: `script-50x20` is 50 chunks 20 ms apart, `script-bytes-9` 9 bytes."""
     match = _SCRIPT_NAME.fullmatch(name)
     if match is None:
         return None

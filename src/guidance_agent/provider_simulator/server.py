@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Self
 
@@ -47,6 +48,7 @@ class ProviderSimulator:
             log=RequestLog(self.settings.log_limit),
         )
         self._runner: web.AppRunner | None = None
+        self._saver: asyncio.Task[None] | None = None
         self._port: int | None = None
 
     @property
@@ -85,6 +87,10 @@ class ProviderSimulator:
             raise
         self._runner = runner
         self._port = runner.addresses[0][1]
+        path = self.settings.state_path
+        if path is not None:
+            await self._state.caches.load(path, self.clock.now())
+            self._saver = asyncio.create_task(self._state.caches.keep_saved(path, self.clock))
         return self
 
     async def __aexit__(
@@ -95,3 +101,8 @@ class ProviderSimulator:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        if self._saver is not None and self.settings.state_path is not None:
+            self._saver.cancel()
+            await asyncio.gather(self._saver, return_exceptions=True)
+            self._saver = None
+            await self._state.caches.save(self.settings.state_path, self.clock.now())

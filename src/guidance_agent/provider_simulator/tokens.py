@@ -28,8 +28,9 @@ _MEMO_CHARACTERS = 24_000_000
 
 @dataclass(frozen=True, slots=True)
 class TextMeasure:
-    """Tokens of a text: how many, a digest of its bytes, and where each token ends (in characters)."""
+    """A text with its tokens: how many, a digest of its bytes, and where each token ends (in characters)."""
 
+    text: str
     tokens: int
     digest: bytes
     ends: array[int]
@@ -65,7 +66,7 @@ def measure(text: str) -> TextMeasure:
     if found is None:
         ends = array("L", [match.end() for match in _TOKEN.finditer(text)])
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        found = TextMeasure(len(ends), digest, ends)
+        found = TextMeasure(text, len(ends), digest, ends)
         _memo.put(text, found)
     return found
 

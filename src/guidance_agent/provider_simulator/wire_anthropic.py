@@ -129,7 +129,10 @@ def message_frames(
         yield Frame("head", _event("content_block_start", start, rng), due)
         if pings:
             yield Frame("head", _PING, due)
-        prefix = f'event: content_block_delta\ndata: {{"type":"content_block_delta","index":{index},"delta":{{"type":"text_delta","text":'
+        prefix = (
+            f'event: content_block_delta\ndata: {{"type":"content_block_delta","index":{index},'
+            '"delta":{"type":"text_delta","text":'
+        )
         for number, piece in enumerate(answer.pieces):
             if number:
                 due += pace.step_for(piece)
