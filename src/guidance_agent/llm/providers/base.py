@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, Self
 
 from guidance_agent.llm.messages import ModelRequest
 
-__all__ = ["Breakpoint", "CachePlan", "Endpoint", "ModelTraits", "PlannedPart", "ProviderProfile", "Wire"]
+__all__ = [
+    "Breakpoint",
+    "CachePlan",
+    "CacheTtl",
+    "Caching",
+    "Endpoint",
+    "ModelTraits",
+    "PlannedPart",
+    "Profile",
+    "ProviderProfile",
+    "Wire",
+]
 
 Wire = Literal["anthropic", "openai"]
+Caching = Literal["explicit", "prefix", "none"]
 CacheTtl = Literal["5m", "30m", "1h"]
 
 
@@ -18,7 +30,8 @@ CacheTtl = Literal["5m", "30m", "1h"]
 class Endpoint:
     """Where and as whom a provider is called. `wire` is None where only LiteLLM speaks its format.
 
-    `repr` leaves the key out.
+    `base_url` has no trailing slash; it ends before `/v1` on the Anthropic wire and with the version on the OpenAI
+    wire. `repr` leaves the key out.
     """
 
     provider: str
@@ -38,13 +51,17 @@ class ModelTraits:
         context_window: In tokens; None when unknown.
         accepts_temperature: Whether a temperature other than the default may be sent.
         max_tokens_field: Name of the field for the answer's upper bound, in the OpenAI wire format.
+        native_schema: Whether the provider is known to hold an answer to a JSON Schema itself.
+        always_thinks: Whether thinking cannot be switched off; it counts towards the bound of the answer.
     """
 
-    caching: Literal["explicit", "prefix", "none"] = "none"
+    caching: Caching = "none"
     minimum_cache_tokens: int | None = None
     context_window: int | None = None
     accepts_temperature: bool = True
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    native_schema: bool = False
+    always_thinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +76,9 @@ class Breakpoint:
 class PlannedPart:
     """One stable part of a prompt: its name, the SHA-256 of everything up to its end, and whether it can be cached.
 
-    `tokens` is the estimated length of the prefix that ends with the part; `note` says why there is no breakpoint.
+    `tokens` is the estimated length of the prefix that ends with the part. `cached` promises that it is long enough,
+    with a margin for the error of the estimate; where it is False, `note` says why, or why that is uncertain. `index`
+    is the message that ends the part, or -1 for tools and answer schema, which a provider puts before the messages.
     """
 
     name: str
@@ -72,28 +91,90 @@ class PlannedPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePlan:
-    """Where a provider is asked to cache a prompt, made before the call and without I/O."""
+    """Where a provider is asked to cache a prompt, made before the call and without I/O.
 
-    caching: Literal["explicit", "prefix", "none"]
+    `prefixes` holds the SHA-256 of the prompt up to the end of each message but the last, so that a later prompt can be
+    recognised as the continuation of an earlier one. `minimum_tokens` is the model's shortest cacheable prefix;
+    `enabled` is False when the request asked for no caching.
+    """
+
+    caching: Caching
     breakpoints: tuple[Breakpoint, ...] = ()
     cache_key: str | None = None
     parts: tuple[PlannedPart, ...] = ()
+    prefixes: tuple[str, ...] = field(default=(), repr=False)
+    minimum_tokens: int | None = None
+    enabled: bool = True
 
 
 class ProviderProfile(Protocol):
     """A provider: its defaults, its models' traits and its cache plans. Pure, so that tests need no network."""
 
-    name: str
-    wire: Wire | None
-    default_base_url: str | None
-    key_variables: tuple[str, ...]
-    base_url_variables: tuple[str, ...]
-    needs_key: bool
-    default_model: str | None
-    fast_model: str | None
+    @property
+    def name(self) -> str: ...
+    @property
+    def wire(self) -> Wire | None: ...
+    @property
+    def default_base_url(self) -> str | None: ...
+    @property
+    def key_variables(self) -> tuple[str, ...]: ...
+    @property
+    def base_url_variables(self) -> tuple[str, ...]: ...
+    @property
+    def needs_key(self) -> bool: ...
+    @property
+    def default_model(self) -> str | None: ...
+    @property
+    def fast_model(self) -> str | None: ...
 
     def traits(self, model: str) -> ModelTraits:
         """Return what `model` (without the provider prefix) can do."""
 
     def cache_plan(self, request: ModelRequest) -> CachePlan:
         """Return where to cache the request's stable parts, and why not where not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What the profiles share: their data, and the settings that override the traits of single models.
+
+    Attributes:
+        key_variables: Environment variables that may hold the key, in order.
+        base_url_variables: The same for the address.
+        needs_key: Whether the provider's own address refuses calls without a key.
+        default_model: Author model, with its provider, for a user who named none; None where there is no obvious one.
+        fast_model: The same for private reasoning and ratings.
+        cache_minimums: Minimum cacheable prefix by model id, in tokens; wins over the traits.
+        context_windows: Context window by model id, in tokens; wins over the traits.
+    """
+
+    name: str
+    wire: Wire | None = None
+    default_base_url: str | None = None
+    key_variables: tuple[str, ...] = ()
+    base_url_variables: tuple[str, ...] = ()
+    needs_key: bool = True
+    default_model: str | None = None
+    fast_model: str | None = None
+    cache_minimums: Mapping[str, int] = field(default_factory=dict)
+    context_windows: Mapping[str, int] = field(default_factory=dict)
+
+    def known_traits(self, model: str) -> ModelTraits:
+        """Return the traits of `model` before the overrides."""
+        raise NotImplementedError
+
+    def cache_plan(self, request: ModelRequest) -> CachePlan:
+        raise NotImplementedError
+
+    def traits(self, model: str) -> ModelTraits:
+        """Return what `model` (without the provider prefix) can do, overrides included."""
+        traits = self.known_traits(model)
+        minimum = self.cache_minimums.get(model)
+        window = self.context_windows.get(model)
+        if minimum is not None:
+            traits = replace(traits, minimum_cache_tokens=minimum)
+        return replace(traits, context_window=window) if window is not None else traits
+
+    def with_overrides(self, cache_minimums: Mapping[str, int], context_windows: Mapping[str, int]) -> Self:
+        """Return the profile with traits of single models replaced."""
+        return replace(self, cache_minimums=dict(cache_minimums), context_windows=dict(context_windows))

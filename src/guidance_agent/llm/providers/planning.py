@@ -1,0 +1,194 @@
+"""From a prompt to a cache plan: fingerprints of its stable parts, their lengths, and where breakpoints go.
+
+A provider caches an exact prefix of what it receives, in the order tools, answer schema, system, conversation. The
+fingerprint of a part is therefore cumulative: it is the SHA-256 of everything up to the part's end, so that two equal
+fingerprints mean that one cache entry serves both prompts.
+
+The last message is never marked. It holds what varies from turn to turn, so an entry that ends with it is never read;
+the next turn reads up to the end of the conversation before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from guidance_agent.llm.messages import Message, ModelRequest
+from guidance_agent.llm.providers.base import Breakpoint, CachePlan, CacheTtl, ModelTraits, PlannedPart
+from guidance_agent.llm.tokens import estimate_tokens
+
+__all__ = [
+    "MAX_BREAKPOINTS",
+    "MOVING_PARTS",
+    "PERSONAL_PARTS",
+    "MeasuredPrompt",
+    "measure_prompt",
+    "plan_explicit",
+    "plan_none",
+    "plan_prefix",
+]
+
+MAX_BREAKPOINTS = 4
+"""Of Anthropic per request; OpenAI writes at most as many."""
+
+MOVING_PARTS = frozenset({"conversation"})
+"""Parts whose end moves from turn to turn, so that an entry is read once and then replaced by a longer one."""
+
+PERSONAL_PARTS = frozenset({"customer", "conversation"})
+"""Parts that belong to one customer; the parts before them are shared by all."""
+
+# Nearer to the minimum than this the estimate of the length decides nothing.
+_MARGIN = 0.10
+_TOKENS_PER_MESSAGE = 4
+
+
+class MeasuredPrompt(NamedTuple):
+    """The named parts of a prompt with nothing decided yet, and the fingerprint after each message but the last."""
+
+    parts: tuple[PlannedPart, ...]
+    prefixes: tuple[str, ...]
+    messages: tuple[Message, ...]
+
+
+def measure_prompt(request: ModelRequest, *, token_factor: float = 1.0) -> MeasuredPrompt:
+    """Fingerprint the prompt's parts and estimate their lengths.
+
+    Args:
+        request: The request whose messages carry the names of the parts that end with them.
+        token_factor: Tokens of this provider for each that `estimate_tokens` counts.
+    """
+    digest = hashlib.sha256()
+    counted = 0.0
+    parts: list[PlannedPart] = []
+    prefixes: list[str] = []
+    for name, text in _before_messages(request):
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        counted += estimate_tokens(text) * token_factor
+        parts.append(_part(name, -1, digest.hexdigest(), counted))
+    last = len(request.messages) - 1
+    for index, message in enumerate(request.messages):
+        if index == last and message.part is None:
+            break
+        digest.update(_serialised(message).encode("utf-8", "surrogatepass"))
+        counted += _tokens(message) * token_factor
+        if index < last:
+            prefixes.append(digest.hexdigest())
+        if message.part is not None:
+            parts.append(_part(message.part, index, digest.hexdigest(), counted))
+    return MeasuredPrompt(tuple(parts), tuple(prefixes), request.messages)
+
+
+def plan_explicit(
+    prompt: MeasuredPrompt, traits: ModelTraits, *, ttl: Callable[[str], CacheTtl], cache_key: str | None = None
+) -> CachePlan:
+    """Plan for a model that caches only at breakpoints.
+
+    A part whose prefix is too short is merged with the next one. Of more than four parts the first are merged: what
+    follows them contains them. A shorter life never comes before a longer one, which Anthropic refuses.
+    """
+    last = len(prompt.messages) - 1
+    judged = [
+        _without_breakpoint(part, prompt.messages, last) or _judged(part, traits.minimum_cache_tokens)
+        for part in prompt.parts
+    ]
+    marked = [
+        position
+        for position, part in enumerate(judged)
+        if _may_be_marked(part, prompt.messages, last) and _may_be_long_enough(part, traits.minimum_cache_tokens)
+    ]
+    for position in marked[:-MAX_BREAKPOINTS]:
+        note = f"a prompt has at most {MAX_BREAKPOINTS} breakpoints: merged with the next part"
+        judged[position] = replace(judged[position], cached=False, note=note)
+    breakpoints: list[Breakpoint] = []
+    for position in marked[-MAX_BREAKPOINTS:]:
+        part = judged[position]
+        wanted = ttl(part.name)
+        shorter_before = bool(breakpoints) and breakpoints[-1].ttl == "5m"
+        breakpoints.append(Breakpoint(part.index, "5m" if shorter_before else wanted))
+    return CachePlan(
+        caching="explicit",
+        breakpoints=tuple(breakpoints),
+        cache_key=cache_key,
+        parts=tuple(judged),
+        prefixes=prompt.prefixes,
+        minimum_tokens=traits.minimum_cache_tokens,
+    )
+
+
+def plan_prefix(prompt: MeasuredPrompt, traits: ModelTraits, *, cache_key: str | None = None) -> CachePlan:
+    """Plan for a model that caches the start of a prompt by itself: only the order and the key help it."""
+    return CachePlan(
+        caching="prefix",
+        cache_key=cache_key,
+        parts=tuple(_judged(part, traits.minimum_cache_tokens) for part in prompt.parts),
+        prefixes=prompt.prefixes,
+        minimum_tokens=traits.minimum_cache_tokens,
+    )
+
+
+def plan_none(prompt: MeasuredPrompt, traits: ModelTraits, *, note: str, enabled: bool = True) -> CachePlan:
+    """Plan without breakpoints, with the reason on each part."""
+    return CachePlan(
+        caching=traits.caching,
+        parts=tuple(replace(part, note=note) for part in prompt.parts),
+        prefixes=prompt.prefixes,
+        minimum_tokens=traits.minimum_cache_tokens,
+        enabled=enabled,
+    )
+
+
+def _before_messages(request: ModelRequest) -> list[tuple[str, str]]:
+    found = []
+    if request.tools:
+        tools = [[tool.name, tool.description, tool.parameters] for tool in request.tools]
+        found.append(("tools", json.dumps(tools, ensure_ascii=False, default=dict)))
+    if request.response_schema is not None:
+        found.append(("schema", json.dumps(request.response_schema, ensure_ascii=False, default=dict)))
+    return found
+
+
+def _serialised(message: Message) -> str:
+    calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
+    return json.dumps([message.role, message.content, calls, message.tool_call_id], ensure_ascii=False) + "\n"
+
+
+def _tokens(message: Message) -> int:
+    calls = sum(estimate_tokens(call.name + call.arguments) for call in message.tool_calls)
+    return estimate_tokens(message.content) + calls + _TOKENS_PER_MESSAGE
+
+
+def _part(name: str, index: int, fingerprint: str, tokens: float) -> PlannedPart:
+    return PlannedPart(name=name, index=index, fingerprint=fingerprint, tokens=round(tokens), cached=False)
+
+
+def _may_be_marked(part: PlannedPart, messages: tuple[Message, ...], last: int) -> bool:
+    return _without_breakpoint(part, messages, last) is None
+
+
+def _without_breakpoint(part: PlannedPart, messages: tuple[Message, ...], last: int) -> PlannedPart | None:
+    """Return the part with a note if nothing can be marked at its end, else None."""
+    if part.index < 0:
+        return replace(part, note="sent before the messages: cached with the first part")
+    if part.index == last:
+        return replace(part, note="the last message is never marked")
+    if not messages[part.index].content:
+        return replace(part, note="an empty message cannot be marked: merged with the next part")
+    return None
+
+
+def _may_be_long_enough(part: PlannedPart, minimum: int | None) -> bool:
+    return minimum is None or part.tokens >= minimum * (1 - _MARGIN)
+
+
+def _judged(part: PlannedPart, minimum: int | None) -> PlannedPart:
+    if minimum is None:
+        return replace(part, note="the model's minimum cacheable length is not known")
+    if not _may_be_long_enough(part, minimum):
+        note = f"about {part.tokens} tokens so far, below the model's minimum of {minimum}: merged with the next part"
+        return replace(part, note=note)
+    if part.tokens < minimum * (1 + _MARGIN):
+        return replace(part, note=f"about {part.tokens} tokens so far, too near the minimum of {minimum} to promise")
+    return replace(part, cached=True)
