@@ -5,8 +5,8 @@ consultation opened: three system messages, rendered from frozen inputs without 
 Part 4 is the conversation as real messages and one last message that holds everything that varies with the turn.
 Nothing that varies may stand before Part 4, or no provider could read the prefix from its cache.
 
-Every value that comes from a person or a store passes the `data` filter: angle brackets become typographic ones, so that
-no text can close the block it stands in.
+Every value that comes from a person or a store passes the `data` filter: angle brackets become typographic ones, so
+that no text can close the block it stands in.
 """
 
 from __future__ import annotations

@@ -1,0 +1,259 @@
+"""The advisor: the one object that a chat backend talks to.
+
+A turn is planned first (`planning.py`: the conversation is read, its consultation found, knowledge retrieved, the
+prompt built), then runs on its own (`turn_run.py`: it streams, journals, delivers and records its end).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from guidance_agent.advisor.events import TextDelta
+from guidance_agent.advisor.services import AdvisorServices, open_default_services
+from guidance_agent.advisor.turn import Turn
+from guidance_agent.core.types import AdvisorProfile, CustomerProfile, HistoryEntry, Outcome
+from guidance_agent.errors import ConfigurationError, TurnInProgressError
+
+if TYPE_CHECKING:
+    from guidance_agent.advisor.turn_run import TurnRun
+    from guidance_agent.settings import Settings
+
+__all__ = ["AdvisorAgent"]
+
+
+class AdvisorAgent:
+    """Streams pension guidance; an async context manager that owns its turns.
+
+    Args:
+        profile: The adviser persona; None is `AdvisorProfile.default()`.
+        enable_prompt_caching: None takes the setting.
+        connection_string: Database URL; None takes the setting.
+        model: Author model such as `anthropic/claude-sonnet-5-5`; None takes the setting.
+        reasoning_model: Fast model for private notes; None takes the setting.
+        settings: None loads them from file and environment.
+        runtime: Services to share with other advisors; they stay open when this one closes. The arguments that only
+            matter for opening services (`connection_string`, `settings`) cannot be combined with it.
+
+    Raises:
+        ConfigurationError: on entering, when the settings cannot work.
+        StorageError: on entering, when the database cannot be used.
+    """
+
+    def __init__(
+        self,
+        profile: AdvisorProfile | None = None,
+        *,
+        enable_prompt_caching: bool | None = None,
+        connection_string: str | None = None,
+        model: str | None = None,
+        reasoning_model: str | None = None,
+        settings: Settings | None = None,
+        runtime: AdvisorServices | None = None,
+    ) -> None:
+        if runtime is not None and (settings is not None or connection_string is not None):
+            raise ConfigurationError("runtime brings its own settings and database. Pass one or the other.")
+        self.profile = profile or AdvisorProfile.default()
+        self._model = model
+        self._reasoning_model = reasoning_model
+        self._use_cache = enable_prompt_caching
+        self._connection_string = connection_string
+        self._settings = settings
+        self._given = runtime
+        self._services: AdvisorServices | None = None
+        self._exit: contextlib.AsyncExitStack | None = None
+        self._runs: dict[asyncio.Task[None], TurnRun] = {}
+        self._asked: set[str] = set()
+
+    async def __aenter__(self) -> AdvisorAgent:
+        if self._services is not None:
+            raise ConfigurationError("This advisor is already open. Make another, or share its runtime.")
+        async with contextlib.AsyncExitStack() as stack:
+            if self._given is not None:
+                self._services = self._given
+            else:
+                self._services = await stack.enter_async_context(open_default_services(self._load_settings()))
+            self._exit = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            for run in self._runs.values():
+                run.request_close()
+            if self._runs:
+                await asyncio.shield(asyncio.wait(set(self._runs)))
+        finally:
+            exit_stack, self._exit, self._services = self._exit, None, None
+            if exit_stack is not None:
+                await exit_stack.aclose()
+
+    async def provide_guidance_stream(
+        self,
+        customer: CustomerProfile | Mapping[str, Any],
+        conversation_history: Sequence[HistoryEntry] | None = None,
+        use_reasoning: bool = True,
+        *,
+        consultation_id: str | None = None,
+    ) -> AsyncGenerator[str, None]:
+        """Yield the answer's text as it is released.
+
+        Stopping early, in whatever way, closes the provider's connection and records what was delivered.
+
+        Raises:
+            InputError, ConfigurationError, StorageError: before anything is sent, as `consult`.
+            ModelError: when the answer fails; what was yielded before stays recorded.
+            JournalError: when text could not be recorded; it was not yielded.
+            IdleConsumerError: when the iterator was kept but not asked for too long.
+        """
+        async with self.consult(customer, conversation_history, use_reasoning, consultation_id=consultation_id) as turn:
+            async for event in turn:
+                if type(event) is TextDelta:
+                    yield event.text
+            if turn.exception is not None:
+                raise turn.exception
+
+    def consult(
+        self,
+        customer: CustomerProfile | Mapping[str, Any],
+        conversation_history: Sequence[HistoryEntry] | None = None,
+        use_reasoning: bool = True,
+        *,
+        consultation_id: str | None = None,
+    ) -> Turn:
+        """Return one turn, to be entered with `async with` and iterated for typed events.
+
+        Args:
+            customer: The customer's profile, or its values as a mapping.
+            conversation_history: Entries of `role` and `content`, as they were delivered. If the last one is the
+                customer's, it is the question; otherwise `customer.presenting_question` is. None with a
+                `consultation_id` takes the recorded conversation.
+            use_reasoning: Whether private notes are made before the answer.
+            consultation_id: The consultation to continue or begin; None finds the one that the history continues.
+        """
+        return Turn(lambda: self._open_run(customer, conversation_history, use_reasoning, consultation_id))
+
+    async def provide_guidance(
+        self,
+        customer: CustomerProfile | Mapping[str, Any],
+        conversation_history: Sequence[HistoryEntry] | None = None,
+        use_reasoning: bool = True,
+        *,
+        consultation_id: str | None = None,
+    ) -> str:
+        """Return the whole answer; raises as `provide_guidance_stream`."""
+        stream = self.provide_guidance_stream(
+            customer, conversation_history, use_reasoning, consultation_id=consultation_id
+        )
+        async with contextlib.aclosing(stream):
+            return "".join([text async for text in stream])
+
+    def stream_sync(
+        self,
+        customer: CustomerProfile | Mapping[str, Any],
+        conversation_history: Sequence[HistoryEntry] | None = None,
+        use_reasoning: bool = True,
+        *,
+        consultation_id: str | None = None,
+    ) -> Iterator[str]:
+        """Yield what `provide_guidance_stream` yields, for scripts and notebooks without `await`.
+
+        The advisor must not be entered with `async with`: it is opened in a thread of its own for this call.
+        """
+        from guidance_agent.advisor.sync import iterate_in_thread
+
+        self._check_not_open()
+        return iterate_in_thread(
+            self,
+            lambda: self.provide_guidance_stream(
+                customer, conversation_history, use_reasoning, consultation_id=consultation_id
+            ),
+        )
+
+    def provide_guidance_sync(
+        self,
+        customer: CustomerProfile | Mapping[str, Any],
+        conversation_history: Sequence[HistoryEntry] | None = None,
+        use_reasoning: bool = True,
+        *,
+        consultation_id: str | None = None,
+    ) -> str:
+        """Return what `provide_guidance` returns, as `stream_sync`."""
+        return "".join(self.stream_sync(customer, conversation_history, use_reasoning, consultation_id=consultation_id))
+
+    async def record_outcome(self, consultation_id: str, outcome: Outcome, *, reason: str) -> None:
+        """Record what became of a consultation, as its caller knows it: `passed`, `failed` or `open` again.
+
+        Raises:
+            UnknownConsultationError: when there is no consultation with this id.
+        """
+        await self._open_services.records.set_outcome(consultation_id, outcome, reason=reason, source="caller")
+
+    # One turn
+
+    async def _open_run(
+        self,
+        customer: CustomerProfile | Mapping[str, Any],
+        history: Sequence[HistoryEntry] | None,
+        use_reasoning: bool,
+        consultation_id: str | None,
+    ) -> TurnRun:
+        from guidance_agent.advisor.planning import TurnOptions, plan_turn
+        from guidance_agent.advisor.turn_run import TurnRun
+
+        services = self._open_services
+        if not isinstance(customer, CustomerProfile):
+            customer = CustomerProfile.parse(customer)
+        options = TurnOptions(
+            use_reasoning=use_reasoning,
+            consultation_id=consultation_id,
+            model=self._model or services.model,
+            reasoning_model=self._reasoning_model or services.reasoning_model,
+            use_cache=services.settings.enable_prompt_caching if self._use_cache is None else self._use_cache,
+        )
+        plan = await plan_turn(services, self.profile, customer, history, options)
+        if plan.consultation_id in self._asked:
+            raise TurnInProgressError(
+                f"Consultation {plan.consultation_id!r} still streams its last turn. Close or finish that turn first."
+            )
+        run = TurnRun(plan, services)
+        self._asked.add(plan.consultation_id)
+        task = run.start()
+        self._runs[task] = run
+        task.add_done_callback(self._forget)
+        return run
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        run = self._runs.pop(task)
+        self._asked.discard(run.plan.consultation_id)
+        if self._services is not None:
+            self._services.wake_background()
+
+    @property
+    def _open_services(self) -> AdvisorServices:
+        if self._services is None:
+            raise ConfigurationError(
+                "The advisor is not open. Use it inside `async with AdvisorAgent(...) as advisor`."
+            )
+        return self._services
+
+    def _check_not_open(self) -> None:
+        if self._services is not None or self._given is not None:
+            raise ConfigurationError(
+                "The synchronous calls open the advisor themselves. Use them on one that is not entered and has no "
+                "runtime, or use the async calls."
+            )
+
+    def _load_settings(self) -> Settings:
+        from guidance_agent.settings import Settings
+
+        given = {
+            "model": self._model,
+            "reasoning_model": self._reasoning_model,
+            "database_url": self._connection_string,
+        }
+        overrides = {name: value for name, value in given.items() if value is not None}
+        if self._settings is None:
+            return Settings.load(**overrides)
+        return self._settings.model_copy(update=overrides)

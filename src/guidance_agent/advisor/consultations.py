@@ -1,0 +1,129 @@
+"""Which consultation a turn belongs to, and the rows that put the turn on record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from guidance_agent.advisor.conversation import Entry
+from guidance_agent.core.transcript import transcript_hash
+from guidance_agent.core.types import CustomerProfile, HistoryEntry, JsonObject
+from guidance_agent.errors import HistoryMismatch, TurnInProgressError, UnknownConsultationError
+
+if TYPE_CHECKING:
+    from guidance_agent.core.clock import Clock
+    from guidance_agent.core.records import ConsultationRecord, Records
+
+__all__ = ["OpenConsultation", "find_consultation", "profile_changes", "recorded_history"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenConsultation:
+    """The consultation that a turn continues or begins.
+
+    Attributes:
+        profile: The customer's values as they stood when the consultation opened.
+        transcript: Fingerprint of what was said before this turn.
+        ordinal: Number of the turn in its consultation, from 1.
+        is_new: Whether its row has yet to be written.
+    """
+
+    id: str
+    profile: JsonObject
+    transcript: str
+    ordinal: int
+    is_new: bool
+
+    def row(self, customer: CustomerProfile, *, advisor_id: str, clock: Clock, simulated: bool) -> dict[str, Any]:
+        """Return the row of `consultations` for a new one."""
+        return {
+            "id": self.id,
+            "customer_id": customer.customer_id,
+            "advisor_id": advisor_id,
+            "opened_at": clock.now(),
+            "profile": self.profile,
+            "transcript_hash": self.transcript,
+            "turn_count": self.ordinal,
+            "outcome": "open",
+            "simulated": simulated,
+        }
+
+
+async def find_consultation(
+    records: Records,
+    clock: Clock,
+    customer: CustomerProfile,
+    history: Sequence[Entry],
+    consultation_id: str | None,
+) -> OpenConsultation:
+    """Return the consultation that `history` continues, or a new one.
+
+    Without an id it is the customer's open consultation whose recorded turns equal the history, roles and texts as
+    delivered. With an id it is that one, or a new one with that id.
+
+    Raises:
+        HistoryMismatch: when the history contradicts the recorded turns of the given id.
+        UnknownConsultationError: when the given id belongs to another customer.
+        TurnInProgressError: when the given consultation still streams a turn.
+    """
+    fingerprint = transcript_hash(history)
+    if consultation_id is None:
+        record = await records.open_consultation(customer.customer_id, fingerprint)
+    else:
+        record = await records.consultation(consultation_id)
+        if record is not None:
+            _check_given(record, customer, fingerprint)
+    if record is None:
+        return OpenConsultation(
+            id=consultation_id or clock.new_id("cons"),
+            profile=customer.prompt_values(),
+            transcript=fingerprint,
+            ordinal=1,
+            is_new=True,
+        )
+    return OpenConsultation(
+        id=record.id,
+        profile=record.profile,
+        transcript=record.transcript_hash,
+        ordinal=record.turn_count + 1,
+        is_new=False,
+    )
+
+
+def _check_given(record: ConsultationRecord, customer: CustomerProfile, fingerprint: str) -> None:
+    if record.customer_id != customer.customer_id:
+        raise UnknownConsultationError(
+            f"The customer {customer.customer_id!r} has no consultation {record.id!r}. Use another id, or none."
+        )
+    if record.streaming:
+        raise TurnInProgressError(
+            f"Consultation {record.id!r} still streams its last turn. Close or finish that turn before the next."
+        )
+    if record.transcript_hash != fingerprint:
+        raise HistoryMismatch(
+            f"The history contradicts the recorded turns of consultation {record.id!r}. Pass the texts exactly as they "
+            "were delivered, pass None to use the record, or leave the consultation_id out."
+        )
+
+
+async def recorded_history(records: Records, consultation_id: str) -> tuple[HistoryEntry, ...]:
+    """Return the recorded conversation of a consultation in the form of a caller's history."""
+    return tuple({"role": entry.role, "content": entry.content} for entry in await records.transcript(consultation_id))
+
+
+def profile_changes(opened: JsonObject, current: JsonObject) -> tuple[str, ...]:
+    """Return one line per value that changed since the consultation opened, in the profile's order."""
+    names = [*current, *(name for name in opened if name not in current)]
+    return tuple(
+        f"{name.replace('_', ' ')}: now {_shown(current.get(name))}, was {_shown(opened.get(name))}"
+        for name in names
+        if opened.get(name) != current.get(name)
+    )
+
+
+def _shown(value: object) -> str:
+    if value in (None, [], ""):
+        return "not known"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,251 @@
+"""What a turn has to say: from the model's text to numbered events, through the journal, to the caller.
+
+The outbox is the turn's side of the journal. Text that waits for the same commit becomes one `TextDelta`, so numbers
+are given when the journal takes what waits, and the caller gets an event only after the journal has said that it is
+on disk. Events that are not public are never written; they keep their place among the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from guidance_agent.advisor.events import Completed, Event, TextDelta, event_to_json
+from guidance_agent.core.clock import Clock
+from guidance_agent.core.journal import Journal, JournalWrite
+from guidance_agent.errors import JournalError
+
+__all__ = ["READ_AHEAD", "Outbox"]
+
+READ_AHEAD = 64 * 1024
+"""Characters of text that may wait for the journal or the caller before the turn stops reading from the model."""
+
+_MakeEvent = Callable[[int], Event]
+
+
+class _Waiting(NamedTuple):
+    make: _MakeEvent
+    public: bool
+
+
+class Outbox:
+    """The events of one turn on their way to the caller. Every method runs on the event loop.
+
+    Attributes:
+        text_length: Released text that the journal has taken, in code points.
+        delivered_length: Text that the caller has received, in code points.
+        last_sequence: Number of the newest public event; -1 before the first.
+        first_text_at: Monotonic time at which the first text could be handed out.
+        error: The first failure of the journal; raised to the caller after what was written has been handed out.
+    """
+
+    def __init__(self, turn_id: str, consultation_id: str, journal: Journal, clock: Clock) -> None:
+        self.turn_id = turn_id
+        self.consultation_id = consultation_id
+        self.text_length = 0
+        self.delivered_length = 0
+        self.last_sequence = -1
+        self.first_text_at: float | None = None
+        self.error: JournalError | None = None
+        self.on_error: Callable[[], None] | None = None
+        self._journal = journal
+        self._clock = clock
+        self._delivered_hash = hashlib.sha256()
+        self._text: list[str] = []
+        self._waiting: list[str | _Waiting] = []
+        self._write = JournalWrite()
+        self._in_flight: list[Event] = []
+        self._flying = False
+        self._ready: deque[Event] = deque()
+        self._unread = 0
+        self._ended = False
+        self._discarding = False
+        self._committed = (0, -1, 0)
+        self._changed: set[asyncio.Future[None]] = set()
+
+    # The turn's side
+
+    def add_text(self, text: str) -> None:
+        """Release a piece of text to the journal."""
+        self._waiting.append(text)
+        self._unread += len(text)
+        self._journal.notify(self)
+
+    def add(self, make: _MakeEvent) -> None:
+        """Queue a public event; `make` gets its number."""
+        self._waiting.append(_Waiting(make, public=True))
+        self._journal.notify(self)
+
+    def add_private(self, make: _MakeEvent) -> None:
+        """Queue an event that is not public; it carries the number of the public event before it."""
+        if self._waiting or self._flying:
+            self._waiting.append(_Waiting(make, public=False))
+        else:
+            self._ready.append(make(self.last_sequence))
+            self._wake()
+
+    def change(self) -> JournalWrite:
+        """Return the write that goes with the next commit, to be added to before `send`."""
+        return self._write
+
+    def send(self) -> None:
+        """Have the changes of `change` written even if no event waits."""
+        self._journal.notify(self)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def delivered_hash(self) -> str:
+        return self._delivered_hash.hexdigest()
+
+    async def room(self) -> None:
+        """Wait until less than `READ_AHEAD` characters wait for the caller."""
+        while not self.has_room and self.error is None:
+            await self._change()
+
+    @property
+    def has_room(self) -> bool:
+        return self._unread < READ_AHEAD
+
+    async def settled(self) -> None:
+        """Wait until nothing waits for the journal."""
+        while self._waiting or self._flying:
+            await self._change()
+
+    async def drained(self) -> None:
+        """Wait until the caller has received everything that could be written."""
+        while self._waiting or self._flying or self._ready:
+            await self._change()
+
+    @property
+    def is_drained(self) -> bool:
+        return not (self._waiting or self._flying or self._ready)
+
+    def end(self) -> None:
+        """Say that nothing follows: the caller's iteration ends after what is ready."""
+        self._ended = True
+        self._wake()
+
+    # The caller's side
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self._ended and not self._ready
+
+    async def next_event(self) -> Event | None:
+        """Return the next event; None at the end. Raises the `JournalError` once what was written is handed out."""
+        while not self._ready:
+            if self.error is not None:
+                raise self.error
+            if self._ended:
+                return None
+            await self._change()
+        event = self._ready.popleft()
+        if type(event) is TextDelta:
+            self.delivered_length = event.end
+            self._delivered_hash.update(event.text.encode())
+            self._unread -= len(event.text)
+        if not self._ready or self.has_room:
+            self._wake()
+        return event
+
+    def discard_ready(self) -> None:
+        """Forget what the caller will not ask for any more."""
+        self._ready.clear()
+        self._waiting.clear()
+        self._discarding = True
+        self._wake()
+
+    # The journal's side
+
+    def take(self) -> JournalWrite:
+        write, self._write = self._write, JournalWrite()
+        waiting, self._waiting = self._waiting, []
+        now = self._clock.now()
+        pieces: list[str] = []
+        for item in waiting:
+            if isinstance(item, str):
+                pieces.append(item)
+                continue
+            self._number_text(pieces, write, now)
+            if item.public:
+                self.last_sequence += 1
+            event = item.make(self.last_sequence)
+            if item.public:
+                write.events.append(self._row(event, None, now))
+            self._in_flight.append(event)
+        self._number_text(pieces, write, now)
+        self._flying = True
+        return write
+
+    def committed(self) -> None:
+        self._flying = False
+        self._committed = (self.text_length, self.last_sequence, len(self._text))
+        landed, self._in_flight = self._in_flight, []
+        if self._discarding:
+            landed = []
+        if self.first_text_at is None and any(type(event) is TextDelta for event in landed):
+            self.first_text_at = self._clock.monotonic()
+        self._ready.extend(landed)
+        self._wake()
+
+    def failed(self, error: JournalError) -> None:
+        self._flying = False
+        self._in_flight.clear()
+        self._waiting.clear()
+        self.text_length, self.last_sequence, pieces = self._committed
+        del self._text[pieces:]
+        if self.error is None:
+            self.error = error
+            if self.on_error is not None:
+                self.on_error()
+        self._wake()
+
+    def _number_text(self, pieces: list[str], write: JournalWrite, now: Any) -> None:
+        if not pieces:
+            return
+        text = "".join(pieces)
+        pieces.clear()
+        start = self.text_length
+        self.text_length += len(text)
+        self.last_sequence += 1
+        event = TextDelta(
+            turn_id=self.turn_id, sequence=self.last_sequence, text=text, start=start, end=self.text_length
+        )
+        self._text.append(text)
+        write.events.append(self._row(event, text, now))
+        self._in_flight.append(event)
+
+    def _row(self, event: Event, text: str | None, now: Any) -> dict[str, Any]:
+        payload = event_to_json(event)
+        if text is not None or type(event) is Completed:
+            # The text has a column, or rows, of its own: it is not stored twice.
+            del payload["text"]
+        return {
+            "turn_id": self.turn_id,
+            "sequence": event.sequence,
+            "type": payload["type"],
+            "text": text,
+            "payload": payload,
+            "created_at": now,
+        }
+
+    # Waiting
+
+    async def _change(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed.add(future)
+        try:
+            await future
+        finally:
+            self._changed.discard(future)
+
+    def _wake(self) -> None:
+        for future in self._changed:
+            if not future.done():
+                future.set_result(None)

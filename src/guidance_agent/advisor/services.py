@@ -1,0 +1,61 @@
+"""What the advisor needs from the floors below, and how it gets them when nobody hands them over.
+
+The composition root registers how a default set of services is opened; so the advisor can be used with one line without
+importing what stands above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from guidance_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from guidance_agent.advisor.prompts import ReleasedRules
+    from guidance_agent.core.clock import Clock
+    from guidance_agent.core.journal import Journal
+    from guidance_agent.core.memory import MemoryStream
+    from guidance_agent.core.records import Records
+    from guidance_agent.llm.gateway import ModelGateway
+    from guidance_agent.retrieval.retriever import Retriever
+    from guidance_agent.settings import Settings
+
+__all__ = ["AdvisorServices", "ServicesOpener", "open_default_services", "register_default_services"]
+
+
+class AdvisorServices(Protocol):
+    """The parts that answer a turn, built and closed by whoever opened them."""
+
+    settings: Settings
+    clock: Clock
+    gateway: ModelGateway
+    journal: Journal
+    records: Records
+    retriever: Retriever
+    memory: MemoryStream
+    rules: ReleasedRules
+    model: str
+    reasoning_model: str
+    simulated: bool
+
+    def wake_background(self) -> None:
+        """Say that work for the background may be waiting."""
+
+
+ServicesOpener: TypeAlias = Callable[["Settings"], AbstractAsyncContextManager[AdvisorServices]]
+
+_openers: list[ServicesOpener] = []
+
+
+def register_default_services(opener: ServicesOpener) -> None:
+    """Have `opener` make the services of advisors that are given none; the last registration counts."""
+    _openers.append(opener)
+
+
+def open_default_services(settings: Settings) -> AbstractAsyncContextManager[AdvisorServices]:
+    """Return a context manager that opens the default services."""
+    if not _openers:
+        raise ConfigurationError("No services are registered. Import `guidance_agent`, or pass `runtime`.")
+    return _openers[-1](settings)

@@ -1,0 +1,91 @@
+"""One turn as its caller sees it.
+
+The handle can be iterated, closed, left or forgotten. Forgetting it ends the turn, because the running turn keeps no
+reference to its handle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from guidance_agent.advisor.events import Event
+from guidance_agent.core.types import TurnState
+from guidance_agent.errors import GuidanceAgentError, TurnEndedError
+
+if TYPE_CHECKING:
+    from guidance_agent.advisor.turn_run import TurnRun
+
+__all__ = ["Turn"]
+
+
+class Turn:
+    """An async context manager that is iterated for the events of one turn.
+
+    Entering reads the input and begins the turn. Leaving, closing or forgetting it ends it: the provider's socket is
+    closed, and what was delivered is recorded and judged.
+
+    Raises:
+        InputError: on entering, when the question, the history or the customer cannot be answered.
+        ConfigurationError: on entering, when the model or its key is missing or unknown.
+        StorageError: on entering, when the records cannot be read; while iterating, when the journal cannot be written.
+        IdleConsumerError: while iterating, when no event was asked for longer than `timeouts.idle_consumer`.
+    """
+
+    def __init__(self, open_run: Callable[[], Awaitable[TurnRun]]) -> None:
+        self._open_run: Callable[[], Awaitable[TurnRun]] | None = open_run
+        self._run: TurnRun | None = None
+
+    @property
+    def turn_id(self) -> str:
+        return self._entered.plan.turn_id
+
+    @property
+    def consultation_id(self) -> str:
+        return self._entered.plan.consultation_id
+
+    @property
+    def state(self) -> TurnState:
+        return self._entered.state
+
+    @property
+    def exception(self) -> GuidanceAgentError | None:
+        """What ended the turn, once its iteration has ended with `Failed`."""
+        return self._entered.exception
+
+    async def __aenter__(self) -> Turn:
+        if self._open_run is None:
+            raise TurnEndedError("A turn can be entered once. Call `consult` again for another.")
+        open_run, self._open_run = self._open_run, None
+        self._run = await open_run()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self._entered.next_event()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def aclose(self) -> None:
+        """End the turn if it still runs; returns when its end is recorded."""
+        if self._run is not None:
+            await self._run.close()
+
+    def __del__(self) -> None:
+        if self._run is not None:
+            self._run.abandon()
+
+    @property
+    def _entered(self) -> TurnRun:
+        if self._run is None:
+            raise TurnEndedError("The turn has not begun. Use `async with advisor.consult(...) as turn`.")
+        return self._run

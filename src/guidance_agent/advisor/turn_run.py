@@ -1,0 +1,430 @@
+"""The running turn: it reads the model ahead of its caller, and ends the same way however the caller leaves.
+
+How a turn ends:
+
+- *completed*: the model's answer ended and the caller has received all of its text;
+- *failed*: the model, a time-out or the journal ended it; what the caller has received stays delivered;
+- *closed_early*: the caller left (`break`, `aclose`, leaving the `async with`, cancellation, garbage collection), or
+  kept the iterator without asking for longer than the idle time-out.
+
+In every case the provider's socket is closed first, then one commit records how much was delivered and hands that text
+to judgement. If that commit fails, the lease runs out and the next sweep closes the turn from what is journaled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from guidance_agent.advisor.events import (
+    Completed,
+    ContextRetrieved,
+    Event,
+    Failed,
+    PublicEvent,
+    ReasoningDelta,
+    TurnStarted,
+    TurnTiming,
+    Withheld,
+)
+from guidance_agent.advisor.outbox import Outbox
+from guidance_agent.compliance.gate import Released, TextGate, Withholding
+from guidance_agent.core.schema import memories
+from guidance_agent.core.text import TextCleaner
+from guidance_agent.core.transcript import extend_transcript, text_hash
+from guidance_agent.core.types import TurnState
+from guidance_agent.errors import (
+    GuidanceAgentError,
+    IdleConsumerError,
+    ModelError,
+    ModelTimeoutError,
+)
+from guidance_agent.llm.messages import ModelCall, ModelRequest
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from guidance_agent.advisor.services import AdvisorServices
+    from guidance_agent.core.journal import Row
+    from guidance_agent.llm.gateway import ModelStream
+
+__all__ = ["FoundIds", "TurnPlan", "TurnRun"]
+
+_logger = logging.getLogger("guidance_agent.advisor")
+
+
+class FoundIds(NamedTuple):
+    """Ids of what was found for a question."""
+
+    facts: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    memories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnPlan:
+    """Everything that is decided before a turn begins.
+
+    Attributes:
+        opening: Rows that put the turn on record.
+        continues: Number of the turn in a consultation that is on record already; None for a new one.
+        transcript: Fingerprint of the consultation's transcript before this turn.
+        reasoning: The request for the private notes; None for none.
+        answer: Makes the request for the answer from the notes.
+        memory_row: Makes the row of the memory that the turn leaves behind from the time of its end.
+        started: Monotonic time of the call.
+        simulated: Whether the model is known to be the simulator.
+    """
+
+    turn_id: str
+    consultation_id: str
+    question: str
+    model: str
+    opening: tuple[tuple[sa.Table, Row], ...]
+    continues: int | None
+    transcript: str
+    found: FoundIds
+    reasoning: ModelRequest | None
+    answer: Callable[[str | None], ModelRequest]
+    memory_row: Callable[[datetime], Row]
+    gate: TextGate
+    started: float
+    simulated: bool
+
+
+class TurnRun:
+    """The running turn. Owned by the advisor; closes the model's stream and records the end whatever happens."""
+
+    def __init__(self, plan: TurnPlan, services: AdvisorServices) -> None:
+        self.plan = plan
+        self.outbox = Outbox(plan.turn_id, plan.consultation_id, services.journal, services.clock)
+        self.outbox.on_error = self._interrupt
+        self.exception: GuidanceAgentError | None = None
+        self.state: TurnState = "streaming"
+        self._services = services
+        self._timeouts = services.settings.timeouts
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: asyncio.Timeout | None = None
+        self._finishing = False
+        self._caller_left = False
+        self._idle = False
+        self._asking = 0
+        self._last_asked = self._loop.time()
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._simulated = plan.simulated
+        self._reasoning: list[str] = []
+        self._stream: ModelStream | None = None
+        self._calls: list[ModelCall] = []
+        self._first_token: float | None = None
+        self._answer_ended = False
+
+    # The caller's side
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin; the returned task ends when the turn's end is recorded."""
+        self._task = self._loop.create_task(self._run(), name=f"turn {self.plan.turn_id}")
+        self._arm_idle_timer(self._timeouts.idle_consumer)
+        return self._task
+
+    async def next_event(self) -> Event | None:
+        """Return the next event; None at the end of the turn, or after the caller closed it."""
+        if self._idle:
+            raise IdleConsumerError(
+                f"Turn {self.plan.turn_id!r} was closed because no event was asked for within "
+                f"{self._timeouts.idle_consumer:g} s (idle_consumer). What was delivered is recorded; ask again."
+            )
+        self._asking += 1
+        try:
+            return await self.outbox.next_event()
+        finally:
+            self._asking -= 1
+            self._last_asked = self._loop.time()
+
+    def request_close(self) -> None:
+        """Stop the turn because its caller left; returns at once."""
+        self._caller_left = True
+        self.outbox.discard_ready()
+        self._interrupt()
+
+    async def close(self) -> None:
+        """Stop the turn if it still runs, and wait until its end is recorded."""
+        if self._task is None or self._task.done():
+            return
+        self.request_close()
+        await asyncio.shield(asyncio.wait({self._task}))
+
+    def abandon(self) -> None:
+        """Stop the turn because its handle was forgotten; may be called from any thread."""
+        if self._task is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._close_if_running)
+
+    def _close_if_running(self) -> None:
+        if self._task is not None and not self._task.done():
+            self.request_close()
+
+    def _interrupt(self) -> None:
+        if self._task is not None and not self._finishing:
+            self._task.cancel()
+
+    def _arm_idle_timer(self, delay: float) -> None:
+        self._idle_timer = self._loop.call_later(delay, self._check_idle)
+
+    def _check_idle(self) -> None:
+        silent = 0.0 if self._asking else self._loop.time() - self._last_asked
+        if silent < self._timeouts.idle_consumer:
+            self._arm_idle_timer(self._timeouts.idle_consumer - silent)
+            return
+        self._idle = True
+        self._close_if_running()
+
+    # The turn
+
+    async def _run(self) -> None:
+        try:
+            await self._produce()
+            await self.outbox.drained()
+        except asyncio.CancelledError:
+            self._caller_left = self._caller_left or self.outbox.error is None
+            if self.outbox.error is not None and not self._caller_left:
+                await self._hand_out_what_is_written()
+        finally:
+            self._finishing = True
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+            await self._finish()
+
+    async def _hand_out_what_is_written(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.outbox.drained()
+
+    async def _produce(self) -> None:
+        """Run the turn up to its last released text, or to its failure."""
+        try:
+            async with asyncio.timeout(self._timeouts.turn) as self._deadline:
+                self._announce()
+                await self._answer(await self._reason())
+        except ModelError as error:
+            self.exception = error
+        except TimeoutError:
+            self.exception = ModelTimeoutError(
+                f"The turn took longer than {self._timeouts.turn:g} s (timeouts.turn), not counting the caller's own "
+                "time. What was said so far is kept; ask again or raise the time-out.",
+                phase="turn",
+                model=self.plan.model,
+            )
+        except GuidanceAgentError as error:
+            self.exception = error
+        except Exception as error:
+            _logger.exception("turn failed unexpectedly: turn=%s", self.plan.turn_id)
+            self.exception = GuidanceAgentError(f"The turn failed unexpectedly: {type(error).__name__}. See the log.")
+            self.exception.__cause__ = error
+        self._release(self.plan.gate.finish())
+
+    def _announce(self) -> None:
+        plan, outbox = self.plan, self.outbox
+        change = outbox.change()
+        change.opening.extend(plan.opening)
+        if plan.continues is not None:
+            change.consultation_values["turn_count"] = plan.continues
+        outbox.add(
+            lambda sequence: TurnStarted(
+                turn_id=plan.turn_id,
+                sequence=sequence,
+                consultation_id=plan.consultation_id,
+                model=plan.model,
+                simulated=plan.simulated,
+            )
+        )
+        found = plan.found
+        outbox.add_private(
+            lambda sequence: ContextRetrieved(
+                turn_id=plan.turn_id,
+                sequence=sequence,
+                facts=found.facts,
+                cases=found.cases,
+                rules=found.rules,
+                memories=found.memories,
+            )
+        )
+
+    async def _reason(self) -> str | None:
+        """Stream the private notes; the answer goes on with what has arrived when they fail or take too long."""
+        if self.plan.reasoning is None:
+            return None
+        stream = self._services.gateway.stream(self.plan.reasoning)
+        cleaner = TextCleaner()
+        try:
+            async with stream, asyncio.timeout(self._services.settings.reasoning_deadline):
+                while (deltas := await stream.read()) is not None:
+                    self._note(cleaner.clean("".join([delta.text for delta in deltas])))
+        except (ModelError, TimeoutError) as error:
+            _logger.warning("private notes cut short: turn=%s error=%s", self.plan.turn_id, type(error).__name__)
+        self._note(cleaner.finish())
+        self._keep_call(stream)
+        notes = "".join(self._reasoning).strip()
+        if not notes:
+            return None
+        self.outbox.change().turn_values["reasoning"] = notes
+        return notes
+
+    def _note(self, text: str) -> None:
+        if text:
+            self._reasoning.append(text)
+            self.outbox.add_private(
+                lambda sequence: ReasoningDelta(turn_id=self.plan.turn_id, sequence=sequence, text=text)
+            )
+
+    async def _answer(self, notes: str | None) -> None:
+        gate, outbox, cleaner = self.plan.gate, self.outbox, TextCleaner()
+        stream = self._services.gateway.stream(self.plan.answer(notes))
+        try:
+            async with stream:
+                while (deltas := await stream.read()) is not None:
+                    text = cleaner.clean("".join([delta.text for delta in deltas]))
+                    if not text:
+                        continue
+                    if self._first_token is None:
+                        self._first_token = self._services.clock.monotonic()
+                    self._release(gate.feed(text))
+                    if not outbox.has_room:
+                        with self._callers_time():
+                            await outbox.room()
+        finally:
+            self._stream = stream
+            self._simulated = self._simulated or stream.simulated
+            self._keep_call(stream)
+            if held := cleaner.finish():
+                self._release(gate.feed(held))
+        self._answer_ended = True
+
+    def _keep_call(self, stream: ModelStream) -> None:
+        if stream.call is not None:
+            self._calls.append(stream.call)
+
+    def _release(self, released: Sequence[Released]) -> None:
+        for item in released:
+            if isinstance(item, Withholding):
+                self._withhold(item)
+            elif item:
+                self.outbox.add_text(item)
+
+    def _withhold(self, item: Withholding) -> None:
+        outbox, turn_id = self.outbox, self.plan.turn_id
+        outbox.add(
+            lambda sequence: Withheld(
+                turn_id=turn_id,
+                sequence=sequence,
+                start=outbox.text_length,
+                end=outbox.text_length + len(item.replacement),
+                check=item.check,
+                reason=item.reason,
+            )
+        )
+        if item.replacement:
+            outbox.add_text(item.replacement)
+
+    @contextlib.contextmanager
+    def _callers_time(self) -> Iterator[None]:
+        """Stop the turn's clock while the turn waits for its caller."""
+        deadline = self._deadline
+        if deadline is None or (when := deadline.when()) is None:
+            yield
+            return
+        left = when - self._loop.time()
+        deadline.reschedule(None)
+        yield
+        deadline.reschedule(self._loop.time() + left)
+
+    # The end
+
+    async def _finish(self) -> None:
+        outbox = self.outbox
+        self.state = self._end_state()
+        timing = self._timing()
+        if self.state != "closed_early" and outbox.error is None and not self._caller_left:
+            outbox.add(self._terminal_event(timing))
+        change = outbox.change()
+        change.turn_values.update(self._turn_values(timing))
+        if outbox.delivered_length:
+            change.consultation_values["transcript_hash"] = self._transcript()
+            change.closing.append((memories, self.plan.memory_row(self._services.clock.now())))
+        change.ends = True
+        failed_before = outbox.error
+        outbox.send()
+        await outbox.settled()
+        if outbox.error is not None and outbox.error is not failed_before:
+            _logger.error("the end of a turn is not recorded; the sweep will close it: turn=%s", self.plan.turn_id)
+        outbox.end()
+
+    def _end_state(self) -> TurnState:
+        if self.exception is not None or (self.outbox.error is not None and not self._caller_left):
+            self.exception = self.exception or self.outbox.error
+            return "failed"
+        whole = self._answer_ended and self.outbox.delivered_length == self.outbox.text_length
+        return "completed" if whole else "closed_early"
+
+    def _timing(self) -> TurnTiming:
+        started, first_text = self.plan.started, self.outbox.first_text_at
+        answer = self._stream.timing if self._stream is not None else None
+        return TurnTiming(
+            first_token=None if self._first_token is None else self._first_token - started,
+            first_text=None if first_text is None else first_text - started,
+            total=self._services.clock.monotonic() - started,
+            chunks=0 if answer is None else answer.chunks,
+            tokens_per_second=None if answer is None else answer.tokens_per_second,
+        )
+
+    def _terminal_event(self, timing: TurnTiming) -> Callable[[int], PublicEvent]:
+        turn_id, error, answer = self.plan.turn_id, self.exception, self._answer_call
+        if error is not None or answer is None:
+            name, message = type(error).__name__, str(error)
+            return lambda sequence: Failed(turn_id=turn_id, sequence=sequence, error=name, message=message)
+        text, cost = self.outbox.text, self._cost()
+        return lambda sequence: Completed(
+            turn_id=turn_id,
+            sequence=sequence,
+            text=text,
+            finish_reason=answer.finish_reason or "other",
+            usage=answer.usage,
+            timing=timing,
+            cost_usd=cost,
+            cache_outcome=answer.cache_outcome,
+            simulated=self._simulated,
+        )
+
+    @property
+    def _answer_call(self) -> ModelCall | None:
+        return self._stream.call if self._stream is not None else None
+
+    def _cost(self) -> float | None:
+        costs = [call.cost for call in self._calls]
+        return None if not costs or None in costs else sum(cost.usd for cost in costs if cost is not None)
+
+    def _turn_values(self, timing: TurnTiming) -> dict[str, Any]:
+        delivered = self.outbox.delivered_length
+        answer = self._answer_call
+        return {
+            "state": self.state,
+            "ended_at": self._services.clock.now(),
+            "last_sequence": self.outbox.last_sequence,
+            "text_length": self.outbox.text_length,
+            "delivered_length": delivered,
+            "text_hash": self.outbox.delivered_hash,
+            "finish_reason": None if answer is None else answer.finish_reason,
+            "error": None if self.exception is None else f"{type(self.exception).__name__}: {self.exception}",
+            "judgement": "pending" if delivered else None,
+            "timing": dataclasses.asdict(timing),
+            "simulated": self._simulated,
+        }
+
+    def _transcript(self) -> str:
+        asked = extend_transcript(self.plan.transcript, "customer", text_hash(self.plan.question))
+        return extend_transcript(asked, "advisor", self.outbox.delivered_hash)

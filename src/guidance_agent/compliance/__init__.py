@@ -1,0 +1,1 @@
+"""What may be shown, and what is said about what was shown."""

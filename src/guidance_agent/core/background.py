@@ -1,0 +1,70 @@
+"""Work that waits for nobody: jobs that run at intervals, or as soon as somebody says that there is something to do.
+
+What is to be done stands in the records (a state, a missing value), never only in a queue of this process: a job that finds
+nothing does nothing, and one that dies is done by the next process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["BackgroundJob", "BackgroundWorker"]
+
+_logger = logging.getLogger("guidance_agent.background")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackgroundJob:
+    """A job: `run` does what is due and returns. `interval` is in seconds, counted from its end."""
+
+    name: str
+    interval: float
+    run: Callable[[], Awaitable[object]]
+    at_start: bool = False
+
+
+class BackgroundWorker:
+    """Runs jobs while it is entered; an async context manager that owns their tasks.
+
+    A job that raises is logged and tried again after its interval. Leaving cancels what runs.
+    """
+
+    def __init__(self, jobs: Sequence[BackgroundJob]) -> None:
+        self._jobs = tuple(jobs)
+        self._wakes: list[asyncio.Event] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> BackgroundWorker:
+        for job in self._jobs:
+            wake = asyncio.Event()
+            self._wakes.append(wake)
+            self._tasks.add(asyncio.create_task(self._repeat(job, wake), name=f"background {job.name}"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def wake(self) -> None:
+        """Have every job look now."""
+        for wake in self._wakes:
+            wake.set()
+
+    async def _repeat(self, job: BackgroundJob, wake: asyncio.Event) -> None:
+        if job.at_start:
+            wake.set()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(job.interval):
+                    await wake.wait()
+            wake.clear()
+            try:
+                await job.run()
+            except Exception as error:
+                _logger.warning("background job failed: job=%s error=%s: %s", job.name, type(error).__name__, error)

@@ -1,0 +1,59 @@
+"""The usage ledger: one row for every call of a model, written with the journal's next commit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from guidance_agent.core.journal import Journal, Row
+from guidance_agent.core.schema import model_calls
+from guidance_agent.llm.messages import ModelCall, Usage
+
+__all__ = ["UsageLedger", "ledger_row"]
+
+
+def ledger_row(call: ModelCall) -> Row:
+    """Return the row of `model_calls`; a cost keeps the unit prices that made it."""
+    usage, cost = call.usage, call.cost
+    tokens = usage or Usage()
+    known = usage is not None
+    return {
+        "id": call.id,
+        "turn_id": call.metadata.get("turn_id"),
+        "consultation_id": call.metadata.get("consultation_id"),
+        "operation": call.operation,
+        "model": call.model,
+        "requested_model": call.requested_model,
+        "provider": call.provider,
+        "transport": call.transport,
+        "started_at": call.started_at,
+        "outcome": call.outcome,
+        "finish_reason": call.finish_reason,
+        "attempts": call.attempts,
+        "first_token_seconds": call.timing.first_token,
+        "total_seconds": call.timing.total,
+        "chunks": call.timing.chunks,
+        "input_tokens": tokens.input_tokens if known else None,
+        "cache_read_tokens": tokens.cache_read_tokens if known else None,
+        "cache_write_5m_tokens": tokens.cache_write_5m_tokens if known else None,
+        "cache_write_1h_tokens": tokens.cache_write_1h_tokens if known else None,
+        "output_tokens": tokens.output_tokens if known else None,
+        "reasoning_tokens": tokens.reasoning_tokens if known else None,
+        "usage_estimated": tokens.estimated,
+        "cost_usd": None if cost is None else cost.usd,
+        "unit_prices": None if cost is None else dataclasses.asdict(cost.prices),
+        "cache_outcome": call.cache_outcome,
+        "cache_parts": dict(call.cache_parts),
+        "simulated": call.simulated,
+        "request_id": call.request_id,
+        "error": call.error,
+    }
+
+
+class UsageLedger:
+    """The gateway's usage sink that writes to the records."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def record(self, call: ModelCall) -> None:
+        self._journal.add_rows(model_calls, [ledger_row(call)])
