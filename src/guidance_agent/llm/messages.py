@@ -135,7 +135,8 @@ class ToolCallDelta:
 class Delta:
     """A piece of an answer. Text is for the customer; reasoning never is.
 
-    `usage` is cumulative for the call: the last one seen is the usage of the call.
+    `usage` is cumulative for the call: the last one seen is the usage of the call. `pieces` is how many of the
+    provider's pieces arrived together and were joined in this one.
     """
 
     text: str = ""
@@ -143,6 +144,7 @@ class Delta:
     tool_call: ToolCallDelta | None = None
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    pieces: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ class RawEmbeddings:
     vectors: Sequence[Sequence[float]]
     usage: Usage | None
     headers: Mapping[str, str] = field(default_factory=dict)
+    request_id: str | None = None
 
 
 class TransportStream(Protocol):

@@ -1,0 +1,104 @@
+"""One call, tried until it gives its first token: retries at a model, then the fallbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from guidance_agent.core.clock import Clock
+from guidance_agent.errors import ConfigurationError, ModelError, ModelTimeoutError
+from guidance_agent.llm.call_record import CallRecorder
+from guidance_agent.llm.messages import ModelRequest
+from guidance_agent.llm.retry import RetrySchedule, may_fall_back
+from guidance_agent.llm.transports.base import PreparedCall, Transport
+from guidance_agent.settings import RetrySettings
+
+__all__ = ["Door", "try_call"]
+
+T = TypeVar("T")
+
+
+class Door(Protocol):
+    """What an attempt needs of the gateway."""
+
+    clock: Clock
+    rng: random.Random
+
+    async def ready(self, request: ModelRequest) -> tuple[PreparedCall, Transport]:
+        """Return the prepared call and the open way to its provider."""
+
+    def retry_settings(self, provider: str) -> RetrySettings: ...
+
+
+async def try_call(
+    door: Door,
+    request: ModelRequest,
+    recorder: CallRecorder,
+    once: Callable[[PreparedCall, Transport], Awaitable[T]],
+) -> T:
+    """Return what `once` returns at the first model and attempt where it does not fail.
+
+    Raises:
+        ModelError: what the requested model failed with last; notes on it say how the fallbacks failed.
+        ConfigurationError: the requested model cannot be called as things are set up.
+    """
+    first: ModelError | None = None
+    for model in (request.model, *request.fallbacks):
+        try:
+            call, transport = await door.ready(replace(request, model=model, fallbacks=()))
+        except ConfigurationError as error:
+            if first is None:
+                raise
+            first.add_note(f"The fallback {model!r} cannot be called: {error}")
+            continue
+        outcome = await _try_model(door, call, transport, recorder, once)
+        if not isinstance(outcome, _Failed):
+            return outcome
+        if first is None:
+            first = outcome.error
+        else:
+            first.add_note(f"The fallback {model!r} failed, too: {outcome.error}")
+        if not may_fall_back(outcome.error):
+            break
+    if first is None:
+        raise RuntimeError("no model was tried")
+    raise first
+
+
+class _Failed:
+    def __init__(self, error: ModelError) -> None:
+        self.error = error
+
+
+async def _try_model(
+    door: Door,
+    call: PreparedCall,
+    transport: Transport,
+    recorder: CallRecorder,
+    once: Callable[[PreparedCall, Transport], Awaitable[T]],
+) -> T | _Failed:
+    settings = door.retry_settings(call.endpoint.provider)
+    schedule = RetrySchedule(settings, started=door.clock.monotonic(), rng=door.rng)
+    while True:
+        recorder.begin_attempt(call, transport.name)
+        try:
+            async with asyncio.timeout(schedule.remaining(door.clock.monotonic())):
+                return await once(call, transport)
+        except ModelError as error:
+            failed = error
+        except TimeoutError:
+            failed = ModelTimeoutError(
+                f"{call.endpoint.provider} did not answer for {call.request.model!r} within the retry deadline of "
+                f"{settings.deadline:g} s. Ask again later, or raise 'retry.deadline'.",
+                phase="first_event",
+                provider=call.endpoint.provider,
+                model=call.request.model,
+                retryable=False,
+            )
+        wait = schedule.wait_after(failed, door.clock.monotonic())
+        if wait is None:
+            return _Failed(failed)
+        await asyncio.sleep(wait)

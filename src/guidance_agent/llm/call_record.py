@@ -1,0 +1,217 @@
+"""What is known about one call while it runs, and the one record that it leaves behind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from guidance_agent.core.clock import Clock
+from guidance_agent.errors import ModelError
+from guidance_agent.llm.caching import CacheHistory, CallIdentity, cache_parts
+from guidance_agent.llm.messages import (
+    CacheOutcome,
+    Cost,
+    Delta,
+    FinishReason,
+    ModelCall,
+    ModelRequest,
+    Timing,
+    Usage,
+)
+from guidance_agent.llm.tokens import estimate_tokens
+from guidance_agent.llm.transports.base import PreparedCall
+
+__all__ = ["CallRecorder", "Prices", "UsageSink"]
+
+SIMULATOR_HEADER = "x-provider-simulator"
+
+_CHARACTERS_PER_TOKEN = 4
+_logger = logging.getLogger("guidance_agent.llm")
+
+
+class UsageSink(Protocol):
+    """Takes the record of every call, exactly once, whatever became of the call."""
+
+    def record(self, call: ModelCall) -> None:
+        """Keep `call`. Runs on the event loop and must not block."""
+
+
+class Prices(Protocol):
+    """What calls cost. `ready` reads what is needed for that, off the event loop."""
+
+    async def ready(self) -> None: ...
+
+    def cost(self, model: str, usage: Usage, *, batch: bool = False) -> Cost | None: ...
+
+
+class CallRecorder:
+    """Collects the figures of one call; `finish` turns them into its record, once.
+
+    The text itself is not kept: an answer may be long, and its length is all that an estimate needs.
+    """
+
+    def __init__(
+        self, request: ModelRequest, *, clock: Clock, prices: Prices, history: CacheHistory, sinks: Sequence[UsageSink]
+    ) -> None:
+        self.request = request
+        self.call: ModelCall | None = None
+        self.model = request.model
+        self.attempts = 0
+        self.usage: Usage | None = None
+        self.finish_reason: FinishReason | None = None
+        self.simulated = False
+        self.request_id: str | None = None
+        self.text_length = 0
+        self._clock = clock
+        self._prices = prices
+        self._history = history
+        self._sinks = sinks
+        self._id = clock.new_id("call")
+        self._started_at = clock.now()
+        self._started = self._attempt_started = clock.monotonic()
+        self._prepared: PreparedCall | None = None
+        self._transport = ""
+        self._first_token: float | None = None
+        self._chunks = 0
+        self._length = 0
+
+    def begin_attempt(self, call: PreparedCall, transport: str) -> None:
+        """Note that `call` is about to be sent; what an attempt before it reported no longer counts."""
+        self._prepared = call
+        self._transport = transport
+        self.model = call.request.model
+        self.attempts += 1
+        self._attempt_started = self._clock.monotonic()
+        self.usage = None
+        self.finish_reason = None
+        self.request_id = None
+        self._chunks = self._length = 0
+
+    def answered(self, headers: Iterable[str], request_id: str | None) -> None:
+        """Note the headers (lower-case names) and the request id of an answer."""
+        self.simulated = SIMULATOR_HEADER in headers
+        self.request_id = request_id
+
+    def saw(self, deltas: Iterable[Delta]) -> None:
+        """Note what the provider sent."""
+        for delta in deltas:
+            length = len(delta.text) + len(delta.reasoning)
+            if delta.tool_call is not None:
+                length += len(delta.tool_call.arguments)
+                self._chunks += delta.pieces
+            elif length:
+                self._chunks += delta.pieces
+            self._length += length
+            if delta.usage is not None:
+                self.usage = delta.usage
+            if delta.finish_reason is not None:
+                self.finish_reason = delta.finish_reason
+
+    def released(self, deltas: Iterable[Delta]) -> bool:
+        """Note what goes to the caller; return whether there was content yet, text or reasoning or a tool call."""
+        for delta in deltas:
+            self.text_length += len(delta.text)
+            if self._first_token is None and (delta.text or delta.reasoning or delta.tool_call is not None):
+                self._first_token = self._clock.monotonic() - self._started
+        return self._first_token is not None
+
+    @property
+    def timing(self) -> Timing:
+        total = self._clock.monotonic() - self._started
+        rate = None
+        if self._first_token is not None and self.usage is not None and total > self._first_token:
+            rate = self.usage.output_tokens / (total - self._first_token)
+        return Timing(first_token=self._first_token, total=total, chunks=self._chunks, tokens_per_second=rate)
+
+    def finish(self, outcome: str, error: BaseException | None = None) -> ModelCall:
+        """Return the record of the call; the first call of this method decides it, and hands it to the sinks."""
+        if self.call is not None:
+            return self.call
+        reported = self.usage
+        self.usage = self._final_usage(completed=outcome == "completed")
+        prepared = self._prepared
+        usage = self.usage
+        self.call = ModelCall(
+            id=self._id,
+            operation=self.request.operation,
+            model=self.model,
+            requested_model=self.request.model,
+            provider=prepared.endpoint.provider if prepared is not None else self.model.partition("/")[0],
+            transport=self._transport,
+            started_at=self._started_at,
+            outcome=outcome,
+            finish_reason=self.finish_reason,
+            attempts=self.attempts,
+            timing=self.timing,
+            usage=usage,
+            cost=None if usage is None else self._prices.cost(self.model, usage),
+            cache_outcome=self._cache_outcome(reported),
+            cache_parts={} if prepared is None else cache_parts(prepared.plan),
+            simulated=self.simulated,
+            request_id=self.request_id or (error.request_id if isinstance(error, ModelError) else None),
+            error=None if error is None else str(error),
+            metadata=self.request.metadata,
+        )
+        self._log(self.call)
+        for sink in self._sinks:
+            try:
+                sink.record(self.call)
+            except Exception:
+                # A ledger that fails must neither end the turn nor keep the record from the other sinks.
+                _logger.exception("A usage sink failed: %s; the record of call %s is not in it.", sink, self.call.id)
+        return self.call
+
+    def _final_usage(self, *, completed: bool) -> Usage | None:
+        reported = self.usage
+        if reported is not None and completed and not reported.estimated:
+            return reported
+        if reported is None and not completed and not self._length:
+            return None
+        output = -(-self._length // _CHARACTERS_PER_TOKEN)
+        if reported is not None:
+            # Before the end a provider's count of the output is only where it began.
+            return Usage(
+                input_tokens=reported.input_tokens,
+                cache_read_tokens=reported.cache_read_tokens,
+                cache_write_5m_tokens=reported.cache_write_5m_tokens,
+                cache_write_1h_tokens=reported.cache_write_1h_tokens,
+                output_tokens=max(output, reported.output_tokens),
+                reasoning_tokens=reported.reasoning_tokens,
+                estimated=True,
+            )
+        prompt = sum(estimate_tokens(message.content) for message in self.request.messages)
+        return Usage(input_tokens=prompt, output_tokens=output, estimated=True)
+
+    def _cache_outcome(self, reported: Usage | None) -> CacheOutcome:
+        if self._prepared is None:
+            return "unknown"
+        return self._history.observe(
+            CallIdentity.of(self._prepared.endpoint, self._prepared.request),
+            self._prepared.plan,
+            reported,
+            self._attempt_started,
+            first_token_at=None if self._first_token is None else self._started + self._first_token,
+        )
+
+    def _log(self, call: ModelCall) -> None:
+        usage, timing = call.usage, call.timing
+        fields = {
+            "model": call.model,
+            "operation": call.operation,
+            "outcome": call.outcome,
+            "attempts": call.attempts,
+            "input_tokens": None if usage is None else usage.total_input_tokens,
+            "cached_tokens": None if usage is None else usage.cache_read_tokens,
+            "output_tokens": None if usage is None else usage.output_tokens,
+            "estimated": None if usage is None else usage.estimated,
+            "cost_usd": None if call.cost is None else round(call.cost.usd, 8),
+            "cache": call.cache_outcome,
+            "first_token_s": None if timing.first_token is None else round(timing.first_token, 4),
+            "total_s": round(timing.total, 4),
+            "request_id": call.request_id,
+            "simulated": call.simulated,
+        }
+        _logger.info(
+            "model call %s", " ".join(f"{name}={value}" for name, value in fields.items()), extra={"model_call": fields}
+        )

@@ -1,0 +1,267 @@
+"""The only way to a model: one door for streams, whole answers and embeddings.
+
+The gateway resolves the model's name, asks the provider's profile for traits and a cache plan, chooses the transport,
+retries and falls back before the first token, keeps reasoning apart from text, and leaves one record per call in the
+log and in every sink. What is sent and read is the transports' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from guidance_agent.core.clock import Clock, SystemClock
+from guidance_agent.errors import UnknownModelError
+from guidance_agent.llm.attempts import try_call
+from guidance_agent.llm.caching import CacheHistory
+from guidance_agent.llm.call_record import CallRecorder, Prices, UsageSink
+from guidance_agent.llm.endpoints import Resolved, qualified_name, resolve, resolve_async
+from guidance_agent.llm.messages import Completion, Delta, ModelCall, ModelRequest, Usage
+from guidance_agent.llm.model_stream import ModelStream, StreamCore
+from guidance_agent.llm.pricing import PriceTable
+from guidance_agent.llm.providers.base import CachePlan
+from guidance_agent.llm.reasoning_filter import ReasoningFilter
+from guidance_agent.llm.tokens import estimate_tokens
+from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, Transport
+from guidance_agent.settings import RetrySettings, Settings
+
+__all__ = ["Embeddings", "ModelGateway", "ModelStream", "UsageSink"]
+
+Raw = TypeVar("Raw", RawCompletion, RawEmbeddings)
+
+_TRANSPORTS = {
+    "anthropic": ("guidance_agent.llm.transports.anthropic", "AnthropicTransport"),
+    "openai": ("guidance_agent.llm.transports.openai", "OpenAITransport"),
+    "litellm": ("guidance_agent.llm.transports.litellm", "LiteLLMTransport"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embeddings:
+    """Vectors in the order of the texts, with what they cost."""
+
+    vectors: Sequence[Sequence[float]]
+    call: ModelCall
+
+
+class ModelGateway:
+    """Every model behind one door. Transports are opened on first use and closed with the gateway.
+
+    Args:
+        settings: Transport choice, time-outs, retries, keys and addresses.
+        environ: Where provider keys and addresses are read; None is the process environment.
+        clock: Wall clock, monotonic clock and ids; None is the real one.
+        sinks: Take the record of every call.
+        prices: What calls cost; None is the bundled price map with the user's price file before it.
+        transports: Replace the transports named `anthropic`, `openai` and `litellm`.
+        rng: Where the jitter of retries comes from.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        environ: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        sinks: Sequence[UsageSink] = (),
+        prices: Prices | None = None,
+        transports: Mapping[str, Transport] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._environ = os.environ if environ is None else environ
+        self._sinks = tuple(sinks)
+        self._prices: Prices = prices if prices is not None else PriceTable.load(settings.prices_file)
+        self._prices_read = False
+        self._history = CacheHistory(clock=self.clock.monotonic)
+        self._transports: dict[str, Transport] = dict(transports or {})
+        self._open: set[StreamCore] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the streams that are still open, then the connections."""
+        for core in tuple(self._open):
+            await core.aclose("closed_early")
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        transports, self._transports = self._transports, {}
+        for transport in transports.values():
+            await transport.aclose()
+
+    def stream(self, request: ModelRequest) -> ModelStream:
+        """Return the stream of an answer; nothing is sent before it is read."""
+        return ModelStream(StreamCore(self, request, self._recorder(request)))
+
+    async def complete(self, request: ModelRequest) -> Completion:
+        """Return the whole answer.
+
+        Raises:
+            ModelError: the call failed, after retries and fallbacks.
+            ConfigurationError: the model cannot be called as things are set up.
+        """
+
+        async def once(call: PreparedCall, transport: Transport) -> RawCompletion:
+            return await transport.complete(call)
+
+        recorder = self._recorder(request)
+        raw = await self._recorded(recorder, once)
+        text, reasoning = _separated(raw)
+        recorder.saw((Delta(text=text, reasoning=reasoning, finish_reason=raw.finish_reason),))
+        call = recorder.finish("completed")
+        return Completion(
+            text=text,
+            reasoning=reasoning,
+            finish_reason=raw.finish_reason,
+            tool_calls=raw.tool_calls,
+            call=call,
+        )
+
+    async def embed(
+        self,
+        model: str,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        operation: str = "embedding",
+        metadata: Mapping[str, str] | None = None,
+    ) -> Embeddings:
+        """Return one vector for each text.
+
+        Args:
+            model: Embedding model such as `openai/text-embedding-3-small`.
+            texts: What to embed, as many as the provider takes in one call.
+            dimensions: Length of the vectors; None is the model's own.
+            operation: What the call is for; kept with its usage.
+            metadata: Ids that the call's record keeps.
+
+        Raises:
+            ModelError: the call failed after its retries.
+            ConfigurationError: the model cannot be called as things are set up, or cannot embed.
+        """
+
+        async def once(call: PreparedCall, transport: Transport) -> RawEmbeddings:
+            return await transport.embed(call, texts, dimensions)
+
+        recorder = self._recorder(ModelRequest(model=model, messages=(), operation=operation, metadata=metadata or {}))
+        raw = await self._recorded(recorder, once)
+        if raw.usage is None:
+            recorder.usage = Usage(input_tokens=sum(map(estimate_tokens, texts)), estimated=True)
+        return Embeddings(vectors=raw.vectors, call=recorder.finish("completed"))
+
+    def prepare(self, request: ModelRequest) -> PreparedCall:
+        """Return `request` with everything that is decided before it is sent. Nothing is sent.
+
+        Raises:
+            ConfigurationError: the model cannot be called as things are set up.
+        """
+        return self._prepared(request, resolve(request.model, self.settings, self._environ))
+
+    # What streams and attempts need.
+
+    async def ready(self, request: ModelRequest) -> tuple[PreparedCall, Transport]:
+        """Return the prepared call and the way to its provider, opened off the event loop on first use."""
+        call = self._prepared(request, await resolve_async(request.model, self.settings, self._environ))
+        return call, await self._transport(call)
+
+    def retry_settings(self, provider: str) -> RetrySettings:
+        """Return the provider's own retry settings, else the general ones."""
+        own = self.settings.providers.get(provider)
+        return self.settings.retry if own is None or own.retry is None else own.retry
+
+    def own(self, work: Awaitable[object]) -> asyncio.Task[object]:
+        """Run `work` as a task that closing the gateway waits for."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def prices_ready(self) -> None:
+        """Return when prices can be read without blocking."""
+        if not self._prices_read:
+            await self._prices.ready()
+            self._prices_read = True
+
+    def warm_prices(self) -> None:
+        """Begin to read the prices, if they are not read yet."""
+        if not self._prices_read:
+            self.own(self.prices_ready())
+
+    def opened(self, core: StreamCore) -> None:
+        self._open.add(core)
+
+    def closed(self, core: StreamCore) -> None:
+        self._open.discard(core)
+
+    def _recorder(self, request: ModelRequest) -> CallRecorder:
+        return CallRecorder(request, clock=self.clock, prices=self._prices, history=self._history, sinks=self._sinks)
+
+    def _prepared(self, request: ModelRequest, resolved: Resolved) -> PreparedCall:
+        endpoint, profile = resolved
+        request = replace(request, model=qualified_name(request.model))
+        if not self.settings.enable_prompt_caching and request.use_cache:
+            request = replace(request, use_cache=False)
+        return PreparedCall(
+            request=request,
+            endpoint=endpoint,
+            traits=profile.traits(request.model.split("/", 1)[1]),
+            plan=profile.cache_plan(request) if request.messages else CachePlan(caching="none"),
+            timeouts=self.settings.timeouts,
+        )
+
+    async def _transport(self, call: PreparedCall) -> Transport:
+        name: str | None = "litellm" if self.settings.transport == "litellm" else call.endpoint.wire
+        if name is None:
+            if self.settings.transport == "native":
+                raise UnknownModelError(
+                    f"The model {call.request.model!r} has no native transport. Use GUIDANCE_TRANSPORT=auto, or set "
+                    f"the wire format of provider {call.endpoint.provider!r}."
+                )
+            name = "litellm"
+        if name not in self._transports:
+            module, kind = _TRANSPORTS[name]
+            # Imports of HTTP clients take longer than the loop may stand still.
+            imported: Any = await asyncio.to_thread(import_module, module)
+            if name not in self._transports:
+                make = getattr(imported, kind)
+                self._transports[name] = make(self.settings) if name == "litellm" else make()
+        return self._transports[name]
+
+    async def _recorded(self, recorder: CallRecorder, once: Callable[[PreparedCall, Transport], Awaitable[Raw]]) -> Raw:
+        """Return what a call that does not stream answered, with its figures noted; on failure leave its record."""
+        try:
+            raw = await try_call(self, recorder.request, recorder, once)
+        except asyncio.CancelledError as error:
+            recorder.finish("cancelled", error)
+            raise
+        except Exception as error:
+            await self.prices_ready()
+            recorder.finish(f"error:{type(error).__name__}", error)
+            raise
+        await self.prices_ready()
+        recorder.answered(raw.headers, raw.request_id)
+        recorder.usage = raw.usage
+        return raw
+
+
+def _separated(raw: RawCompletion) -> tuple[str, str]:
+    tags = ReasoningFilter()
+    pieces = tags.feed(raw.text) + tags.finish(cut_off=raw.finish_reason not in ("stop", "tool_calls"))
+    text = "".join(piece.content for piece in pieces if piece.kind == "text")
+    inner = "".join(piece.content for piece in pieces if piece.kind == "reasoning")
+    return text, raw.reasoning + inner

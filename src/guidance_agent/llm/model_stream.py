@@ -1,0 +1,316 @@
+"""A model's answer while it is being read.
+
+Two objects, because of how it may end. The caller holds a `ModelStream`; everything that must outlive it (socket,
+figures, the record that is still owed) is in the stream's core. Leaving `async with`, `aclose`, a cancelled task and
+the garbage collector all close the core, and only the first of them decides the outcome. The core never refers to the
+stream: what the caller drops is collected at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from guidance_agent.errors import ModelError
+from guidance_agent.llm.attempts import Door, try_call
+from guidance_agent.llm.call_record import CallRecorder
+from guidance_agent.llm.messages import Delta, FinishReason, ModelCall, ModelRequest, Timing, Usage
+from guidance_agent.llm.reasoning_filter import Piece, ReasoningFilter
+from guidance_agent.llm.transports.base import PreparedCall, Transport, TransportStream
+
+__all__ = ["ModelStream", "StreamCore", "StreamDoor"]
+
+
+class StreamDoor(Door, Protocol):
+    """What a stream needs of the gateway."""
+
+    def own(self, work: Awaitable[object]) -> asyncio.Task[object]:
+        """Run `work` as a task that the gateway waits for when it closes."""
+
+    async def prices_ready(self) -> None:
+        """Return when prices can be read without blocking."""
+
+    def warm_prices(self) -> None:
+        """Begin to read the prices: once an answer has begun, that delays no first token."""
+
+    def opened(self, core: StreamCore) -> None: ...
+
+    def closed(self, core: StreamCore) -> None: ...
+
+
+class ModelStream:
+    """An answer, read in batches with `read` or delta by delta with `async for`.
+
+    Nothing is sent before the first read. Reasoning that a model writes into its text arrives as reasoning.
+    """
+
+    def __init__(self, core: StreamCore) -> None:
+        self._core = core
+        self._pending: deque[Delta] = deque()
+        self._finalizer: weakref.finalize[..., ModelStream] | None = None
+
+    async def read(self) -> Sequence[Delta] | None:
+        """Return what has arrived, at least one delta, waiting for it if need be; None after the end.
+
+        Raises:
+            ModelError: the call failed; before the first token only after retries and fallbacks.
+            ConfigurationError: the model cannot be called as things are set up.
+        """
+        if self._finalizer is None:
+            self._finalizer = weakref.finalize(self, _abandon, asyncio.get_running_loop(), self._core)
+            self._finalizer.atexit = False
+        deltas = await self._core.read()
+        if self._core.over:
+            self._finalizer.detach()
+        return deltas
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._pending:
+            deltas = await self.read()
+            if deltas is None:
+                raise StopAsyncIteration
+            self._pending.extend(deltas)
+        return self._pending.popleft()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
+        await self._core.aclose("cancelled" if cancelled else "closed_early")
+
+    async def aclose(self) -> None:
+        """Close the socket and settle the record. May be called at any time and more than once."""
+        await self._core.aclose("closed_early")
+
+    @property
+    def model(self) -> str:
+        """The model that answers: the requested one or a fallback."""
+        return self._core.recorder.model
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the provider simulator answers."""
+        return self._core.recorder.simulated
+
+    @property
+    def request_id(self) -> str | None:
+        return self._core.recorder.request_id
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider has reported so far; after the end the usage of the call."""
+        return self._core.recorder.usage
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        return self._core.recorder.finish_reason
+
+    @property
+    def timing(self) -> Timing:
+        call = self._core.recorder.call
+        return self._core.recorder.timing if call is None else call.timing
+
+    @property
+    def text_length(self) -> int:
+        """Characters of text so far."""
+        return self._core.recorder.text_length
+
+    @property
+    def unclosed_reasoning(self) -> bool:
+        """Whether the answer so far ends inside tagged reasoning that was not closed."""
+        return self._core.unclosed_reasoning
+
+    @property
+    def call(self) -> ModelCall | None:
+        """The record of the call, once it is over."""
+        return self._core.recorder.call
+
+
+class StreamCore:
+    """Everything of a stream but the caller's hold on it."""
+
+    def __init__(self, door: StreamDoor, request: ModelRequest, recorder: CallRecorder) -> None:
+        self.recorder = recorder
+        self.over = False
+        self._door = door
+        self._request = request
+        self._stream: TransportStream | None = None
+        self._filter = ReasoningFilter()
+        self._error: BaseException | None = None
+        self._started = False
+        self._settling: asyncio.Task[object] | None = None
+
+    @property
+    def unclosed_reasoning(self) -> bool:
+        return self._filter.unclosed
+
+    async def read(self) -> Sequence[Delta] | None:
+        if self.over:
+            if self._error is not None:
+                raise self._error
+            return None
+        try:
+            if self._stream is None:
+                return await self._begin()
+            return await self._more(self._stream)
+        except asyncio.CancelledError:
+            self._end("cancelled")
+            raise
+        except Exception as error:
+            self._error = error
+            self._end(f"error:{type(error).__name__}", error)
+            await self._settled()
+            raise
+
+    async def aclose(self, outcome: str) -> None:
+        if self._started:
+            self._end(outcome)
+            await self._settled()
+        self.over = True
+
+    def _end(self, outcome: str, error: BaseException | None = None) -> None:
+        if not self.over:
+            self.over = True
+            self._settling = self._door.own(self._settle(outcome, error))
+
+    async def _settle(self, outcome: str, error: BaseException | None) -> None:
+        try:
+            if self._stream is not None:
+                await self._stream.aclose()
+        finally:
+            await self._door.prices_ready()
+            self.recorder.finish(outcome, error)
+            self._door.closed(self)
+
+    async def _settled(self) -> None:
+        # Shielded: a second cancel must not keep the socket open or lose the record.
+        if self._settling is not None:
+            await asyncio.shield(self._settling)
+
+    async def _begin(self) -> Sequence[Delta] | None:
+        self._started = True
+        self._door.opened(self)
+        stream, deltas = await try_call(self._door, self._request, self.recorder, self._once)
+        if self.over:
+            await stream.aclose()
+            return None
+        self._stream = stream
+        self._door.warm_prices()
+        if deltas is None:
+            await self._finished()
+        return deltas
+
+    async def _once(self, call: PreparedCall, transport: Transport) -> tuple[TransportStream, Sequence[Delta] | None]:
+        """Open the answer and read up to its first token, so that what fails before it can be tried again."""
+        stream = await transport.open(call)
+        self.recorder.answered(stream.headers, stream.request_id)
+        self._filter = ReasoningFilter()
+        deltas: list[Delta] = []
+        try:
+            while True:
+                arrived = await stream.read()
+                if arrived is None:
+                    return stream, deltas or None
+                self.recorder.saw(arrived)
+                deltas += self._separated(arrived)
+                if self.recorder.released(deltas):
+                    return stream, deltas
+        except BaseException:
+            await stream.aclose()
+            raise
+
+    async def _more(self, stream: TransportStream) -> Sequence[Delta] | None:
+        while True:
+            try:
+                arrived = await stream.read()
+            except ModelError as error:
+                rest = _deltas(self._filter.finish(cut_off=True))
+                if not rest:
+                    raise
+                # What the filter held is the customer's; the error follows with the next read.
+                self.recorder.released(rest)
+                self._stream = _Broken(stream, error)
+                return rest
+            if arrived is None:
+                await self._finished()
+                return None
+            self.recorder.saw(arrived)
+            deltas = self._separated(arrived)
+            if deltas:
+                self.recorder.released(deltas)
+                return deltas
+
+    async def _finished(self) -> None:
+        self._end("completed")
+        await self._settled()
+
+    def _separated(self, arrived: Sequence[Delta]) -> list[Delta]:
+        deltas: list[Delta] = []
+        for delta in arrived:
+            if not delta.text:
+                if delta.finish_reason is not None:
+                    deltas += self._rest(delta.finish_reason)
+                deltas.append(delta)
+                continue
+            pieces = self._filter.feed(delta.text)
+            if len(pieces) == 1 and pieces[0].content == delta.text and pieces[0].kind == "text":
+                deltas.append(delta)
+                continue
+            if delta.reasoning:
+                deltas.append(Delta(reasoning=delta.reasoning))
+            deltas += _deltas(pieces)
+            if delta.finish_reason is not None:
+                deltas += self._rest(delta.finish_reason)
+            bare = replace(delta, text="", reasoning="")
+            if bare != _NOTHING:
+                deltas.append(bare)
+        return deltas
+
+    def _rest(self, reason: FinishReason) -> list[Delta]:
+        return _deltas(self._filter.finish(cut_off=reason not in ("stop", "tool_calls")))
+
+
+_NOTHING = Delta()
+
+
+class _Broken:
+    """A stream of which only its error is left."""
+
+    def __init__(self, stream: TransportStream, error: ModelError) -> None:
+        self.headers = stream.headers
+        self.request_id = stream.request_id
+        self._stream = stream
+        self._error = error
+
+    async def read(self) -> Sequence[Delta] | None:
+        raise self._error
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _deltas(pieces: Sequence[Piece]) -> list[Delta]:
+    return [Delta(text=content) if kind == "text" else Delta(reasoning=content) for kind, content in pieces]
+
+
+def _abandon(loop: asyncio.AbstractEventLoop, core: StreamCore) -> None:
+    # The collector runs on any thread and in the middle of anything; only the loop may touch its sockets.
+    if loop.is_closed():
+        core.recorder.finish("closed_early")
+    else:
+        loop.call_soon_threadsafe(_close, core)
+
+
+def _close(core: StreamCore) -> None:
+    core._end("closed_early")

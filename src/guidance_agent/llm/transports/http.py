@@ -1,0 +1,186 @@
+"""One HTTP session for a wire format: requests, statuses and connection failures, without anything a provider says.
+
+Importing this module imports aiohttp, which takes a few hundred milliseconds; the gateway does so on first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import aiohttp
+
+from guidance_agent.errors import (
+    MidStreamError,
+    ModelError,
+    ModelTimeoutError,
+    ProviderUnreachableError,
+    TimeoutPhase,
+)
+from guidance_agent.llm.transports.base import PreparedCall
+from guidance_agent.llm.transports.batch import load_object
+from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed
+
+__all__ = ["HttpSession", "connection_lost", "lower_case", "raise_timeout"]
+
+_LONGEST_ERROR_BODY = 64 * 1024
+_ERROR_BODY_SECONDS = 2.0
+_LONGEST_BODY = 128 * 1024 * 1024
+
+
+class HttpSession:
+    """Keeps connections to providers open between calls. Opened on first use, closed with `aclose`."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(
+        self, call: PreparedCall, path: str, headers: Mapping[str, str], body: Mapping[str, Any], *, stream: bool
+    ) -> tuple[aiohttp.ClientResponse, Origin]:
+        """Send `body` and return the response once its status is known to be 2xx.
+
+        Raises:
+            ModelError: of the class that status, connection failure or silence means.
+        """
+        base_url = (call.endpoint.base_url or "").rstrip("/")
+        origin = Origin(call.endpoint.provider, call.request.model, base_url, secret=call.endpoint.api_key)
+        limits = call.timeouts
+        phase: TimeoutPhase = "first_event" if stream else "turn"
+        seconds = limits.first_event if stream else limits.turn
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._opened().post(
+                    base_url + path,
+                    data=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"),
+                    headers={
+                        "content-type": "application/json",
+                        "accept": "text/event-stream" if stream else "application/json",
+                        **headers,
+                        **call.endpoint.headers,
+                    },
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect),
+                )
+                origin = _with_request_id(origin, response)
+                if 200 <= response.status < 300:
+                    return response, origin
+                body_read = await _error_body(response)
+        except (aiohttp.ConnectionTimeoutError, aiohttp.SocketTimeoutError) as error:
+            raise_timeout(origin, "connect", limits.connect, error)
+        except TimeoutError as error:
+            raise_timeout(origin, phase, seconds, error)
+        except aiohttp.ClientResponseError as error:
+            raise malformed(origin, f"is not valid HTTP ({error.message})") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _unreachable(origin, error) from error
+        raise error_of_response(origin, response.status, lower_case(response), body_read)
+
+    async def post_json(
+        self, call: PreparedCall, path: str, headers: Mapping[str, str], body: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Mapping[str, str], Origin]:
+        """Send `body` and return the JSON object of the answer, its headers and where it came from."""
+        response, origin = await self.post(call, path, headers, body, stream=False)
+        try:
+            async with asyncio.timeout(call.timeouts.turn):
+                data = await _whole_body(response, origin)
+            return load_object(data), lower_case(response), origin
+        except TimeoutError as error:
+            raise_timeout(origin, "turn", call.timeouts.turn, error)
+        except (aiohttp.ClientError, OSError) as error:
+            raise connection_lost(origin, error) from error
+        except ValueError as error:
+            raise malformed(origin, f"begins with {data[:200]!r} ({error})") from error
+        finally:
+            response.close()
+
+    async def aclose(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # The number of calls at a time is the rate limiter's business; a pool that queues would hide it.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=True,
+            )
+        return self._session
+
+
+def lower_case(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """Return the response's headers with lower-case names."""
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def connection_lost(origin: Origin, error: Exception) -> ModelError:
+    """Return the error for a connection that broke while the answer was read."""
+    return MidStreamError(
+        f"The connection to {origin.provider} at {origin.base_url!r} broke while {origin.model!r} was answering "
+        f"({type(error).__name__}). Ask again later.",
+        provider=origin.provider,
+        model=origin.model,
+        request_id=origin.request_id,
+    )
+
+
+def raise_timeout(origin: Origin, phase: TimeoutPhase, seconds: float, cause: BaseException | None) -> NoReturn:
+    """Raise the time-out of `phase`, which allows `seconds`."""
+    what = {
+        "connect": "did not accept a connection",
+        "first_event": "sent no first event",
+        "between_events": "sent nothing after its last event",
+        "without_content": "sent signs of life but no content",
+        "turn": "did not finish its answer",
+    }[phase]
+    raise ModelTimeoutError(
+        f"{origin.provider} at {origin.base_url!r} {what} for {origin.model!r} within {seconds:g} s. "
+        f"Ask again later, or raise the time-out {phase!r}.",
+        phase=phase,
+        provider=origin.provider,
+        model=origin.model,
+    ) from cause
+
+
+def _with_request_id(origin: Origin, response: aiohttp.ClientResponse) -> Origin:
+    request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
+    return Origin(origin.provider, origin.model, origin.base_url, request_id, origin.secret)
+
+
+async def _whole_body(response: aiohttp.ClientResponse, origin: Origin) -> bytes:
+    pieces, size = [], 0
+    while piece := await response.content.readany():
+        pieces.append(piece)
+        size += len(piece)
+        if size > _LONGEST_BODY:
+            raise malformed(origin, f"is longer than {_LONGEST_BODY} bytes")
+    return b"".join(pieces)
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    pieces: list[bytes] = []
+    # The status has arrived and says more than a body that does not: neither a broken nor a silent one replaces it.
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(_ERROR_BODY_SECONDS):
+            while sum(map(len, pieces)) < _LONGEST_ERROR_BODY and (piece := await response.content.readany()):
+                pieces.append(piece)
+    response.close()
+    return b"".join(pieces)[:_LONGEST_ERROR_BODY]
+
+
+def _unreachable(origin: Origin, error: Exception) -> ModelError:
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.InvalidUrlClientError | ValueError):
+        advice, retryable = "Correct the base URL", False
+    else:
+        advice, retryable = "Check the address and the network", True
+    return ProviderUnreachableError(
+        f"No answer from {origin.provider} at {origin.base_url!r} for {origin.model!r}: "
+        f"{origin.clean(str(error) or type(error).__name__)}. {advice}.",
+        provider=origin.provider,
+        model=origin.model,
+        retryable=retryable,
+    )

@@ -1,0 +1,196 @@
+"""An open answer over aiohttp: bytes become deltas, and every ending becomes the right error.
+
+What happens when, for both wire formats:
+
+- Everything that has arrived is parsed in one go; `read` waits only when nothing has.
+- The terminal event ends the answer at once. The connection goes back to the pool as soon as the body ends too, for
+  which it is given a moment in the background; a body that goes on is closed and not listened to.
+- Any other ending closes the socket at once, before the error reaches the caller.
+- An answer that is dropped without `aclose` is closed by the garbage collector, on the loop that it belongs to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import aiohttp
+
+from guidance_agent.errors import ModelError
+from guidance_agent.llm.messages import Delta
+from guidance_agent.llm.transports.batch import DeltaBatch
+from guidance_agent.llm.transports.failures import Origin, malformed
+from guidance_agent.llm.transports.http import connection_lost, lower_case, raise_timeout
+from guidance_agent.llm.transports.sse import EventTooLong, SseReader
+from guidance_agent.llm.transports.watchdog import Watchdog
+from guidance_agent.settings import TimeoutSettings
+
+__all__ = ["NativeStream", "WireReader"]
+
+_LINGER_SECONDS = 0.25
+
+
+class WireReader(Protocol):
+    """Understands the events of one wire format.
+
+    `read` adds what the events say to `batch`, sets `ended` at the terminal event and raises `ModelError`s; what it
+    added before an error stays in the batch. `end_of_body` is told that no more comes, and raises `StreamTruncated`
+    unless the answer is complete without the terminal event.
+    """
+
+    batch: DeltaBatch
+    ended: bool
+
+    def read(self, payloads: Sequence[str]) -> None: ...
+
+    def end_of_body(self) -> None: ...
+
+
+class NativeStream:
+    """One streamed answer of a provider. See `TransportStream` for what it promises."""
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        origin: Origin,
+        reader: WireReader,
+        timeouts: TimeoutSettings,
+        *,
+        first_event: float,
+    ) -> None:
+        self.headers: Mapping[str, str] = lower_case(response)
+        self.request_id = origin.request_id
+        self._response = response
+        self._content = response.content
+        self._origin = origin
+        self._reader = reader
+        self._timeouts = timeouts
+        self._sse = SseReader()
+        self._unchecked = response.content_type != "text/event-stream"
+        self._failure: ModelError | None = None
+        self._over = False
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._watchdog = Watchdog(loop, timeouts, first_event=first_event, abort=response.close)
+        self._finalizer = weakref.finalize(self, _close_on_loop, loop, response, self._watchdog)
+        self._finalizer.atexit = False
+
+    async def read(self) -> Sequence[Delta] | None:
+        """Return what has arrived, at least one delta; None after the end. Errors as in `TransportStream`."""
+        while not self._over:
+            data = self._buffered()
+            if not data and not self._content.at_eof():
+                data = await self._wait()
+            if self._unchecked and not self._over:
+                self._check_beginning(data)
+            deltas = self._parsed(data) if data else self._last_deltas()
+            if deltas:
+                self._watchdog.content_arrived()
+                return deltas
+        if self._failure is not None:
+            raise self._failure
+        return None
+
+    async def aclose(self) -> None:
+        """Close the socket unless the answer was read to its end. Does not suspend, so that no cancel can stop it."""
+        self._over = True
+        self._watchdog.stop()
+        if self._finalizer.detach() is not None:
+            self._response.close()
+
+    def _buffered(self) -> bytes:
+        # `read_nowait` refuses to give out what arrived before the connection broke; that text is the customer's.
+        content = self._content
+        return content._read_nowait(-1) if content._buffer else b""
+
+    async def _wait(self) -> bytes:
+        watchdog = self._watchdog
+        watchdog.wait_begins()
+        arrived = False
+        try:
+            data = await self._content.readany()
+            arrived = True
+            return data
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            self._fail(self._why(error))
+            return b""
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        finally:
+            watchdog.wait_ends(arrived=arrived)
+
+    def _why(self, error: Exception) -> ModelError:
+        phase = self._watchdog.expired
+        if phase is None:
+            return connection_lost(self._origin, error)
+        try:
+            raise_timeout(self._origin, phase, getattr(self._timeouts, phase), None)
+        except ModelError as timeout:
+            return timeout
+
+    def _check_beginning(self, data: bytes) -> None:
+        """Accept a stream whose content type is missing or wrong by how it begins; fail on anything else."""
+        self._unchecked = False
+        begin = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if begin.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):
+            return
+        kind = self._response.content_type
+        self._fail(malformed(self._origin, f"is {kind!r}, not an event stream, and begins with {data[:200]!r}"))
+
+    def _parsed(self, data: bytes) -> list[Delta]:
+        if self._over:
+            return []
+        reader = self._reader
+        try:
+            reader.read(self._sse.feed(data))
+        except EventTooLong as error:
+            self._fail(malformed(self._origin, f"has an endless event ({error})"))
+        except ModelError as error:
+            self._fail(error)
+        if reader.ended:
+            self._finish()
+        return reader.batch.take(last=self._over)
+
+    def _last_deltas(self) -> list[Delta]:
+        if self._failure is None:
+            try:
+                self._reader.read(self._sse.finish())
+                if not self._reader.ended:
+                    self._reader.end_of_body()
+                self._finish()
+            except ModelError as error:
+                self._fail(error)
+        return self._reader.batch.take(last=True)
+
+    def _fail(self, error: ModelError) -> None:
+        self._failure = error
+        self._over = True
+        self._watchdog.stop()
+        if self._finalizer.detach() is not None:
+            self._response.close()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._watchdog.stop()
+        if self._finalizer.detach() is not None and not self._response.closed:
+            # Until the body ends, the timer is what keeps the response alive.
+            self._loop.call_later(_LINGER_SECONDS, _close_if_open, self._response)
+
+
+def _close_if_open(response: aiohttp.ClientResponse) -> None:
+    if not response.closed:
+        response.close()
+
+
+def _close_on_loop(loop: asyncio.AbstractEventLoop, response: aiohttp.ClientResponse, watchdog: Watchdog) -> None:
+    # The collector runs on any thread and in the middle of anything; only the loop may touch its sockets.
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(_abandon, response, watchdog)
+
+
+def _abandon(response: aiohttp.ClientResponse, watchdog: Watchdog) -> None:
+    watchdog.stop()
+    response.close()
