@@ -1,22 +1,25 @@
 """What became of a cache plan: one label for each call, and what caching saved.
 
 A provider reports how many tokens it read from and wrote to its cache, never why. The history remembers what earlier
-calls of this process made a provider cache, so that the label can say why a read did not happen. In this order:
+calls of this process made a provider cache, so that the label can say why a read did not happen. The first that is
+true:
 
-- `not_supported`: the model does not cache, or the request switched caching off; and nothing was read. - `unknown`: the
-provider reported no usage; or nothing was read or written and nothing tells whether it could have been,
-  as with a server that does not report its cache.
-- `part_changed:<part>`: this part is the first that is neither equal to, nor a continuation of, that of the call before
-on
-  the same line, so what lay behind it could not be read. On a new line it is the first part that all lines shared until
-  now and that differs.
-- `hit`: at least nine tenths of what earlier calls had cached for this prompt was read. A hit is also any read of which
-  this process cannot know the source.
-- `below_minimum`: nothing was read or written, and the prompt is, by the provider's count or the plan's, too short.
-- `expired`: what an earlier call had cached was older than its life when this call started, and was not read.
-- `provider_miss`: it was still alive and was not read, or only a part of it was; or the provider neither read nor wrote
-  what was marked and long enough.
-- `first_write`: no earlier call had cached anything of this prompt that could be read when this call started.
+- `not_supported`: nothing was read, and the model does not cache, or the request switched caching off or named no part
+  that a breakpoint could end.
+- `unknown`: the provider reported no usage. - `part_changed:<part>`: this part of the call before, on the same line, is
+neither in this prompt nor continued by it, so
+  what lay behind it could not be read. On a new line: a part that several lines had shared until now.
+- `hit`: tokens were read, at least nine tenths of what an earlier call had left for this prompt; or the source of the
+  read is not known to this process.
+- `below_minimum`: nothing was read or written, and the prompt is too short by the provider's count, or none of its
+parts
+  is surely long enough by the plan's.
+- `provider_miss`: an entry that was alive and within reach was not read, or only in part; or what was marked and long
+  enough was neither read nor written.
+- `expired`: an entry that an earlier call had left was older than its life when this call started.
+- `first_write`: no earlier call of this process had left anything for this prompt that was readable when it started.
+- `unknown`: nothing was read or written, and the model's minimum or the prompt's parts are not known, as with a server
+  that does not report its cache.
 
 A line is a sequence of calls that continue each other: the turns of one consultation for one purpose. An entry can be
 read from the moment the call that wrote it received its first token; a call that started before that is not blamed.
@@ -26,7 +29,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,7 +41,10 @@ __all__ = ["CacheHistory", "CallIdentity", "cache_parts", "saving"]
 _LIFE: Mapping[CacheTtl, float] = {"5m": 300.0, "30m": 1800.0, "1h": 3600.0}
 # Automatic caches promise nothing beyond five idle minutes.
 _PREFIX_LIFE = 300.0
-_ENOUGH = 0.9
+
+# A read of less than this share of an entry is a partial one; estimates of its length are trusted less than counts.
+_SHARE_OF_COUNT = 0.9
+_SHARE_OF_ESTIMATE = 0.7
 
 
 class CallIdentity(NamedTuple):
@@ -63,10 +69,7 @@ class CallIdentity(NamedTuple):
 
 @dataclass(slots=True)
 class _Entry:
-    """What one call made the provider cache: readable from `readable_at`, alive until `alive_until`.
-
-    `tokens` is the provider's own count where the entry was the longest of its call, else the estimate.
-    """
+    """A prefix that a provider keeps. `tokens` is the provider's count where `counted`, else the plan's estimate."""
 
     tokens: int
     counted: bool
@@ -83,15 +86,11 @@ class CacheHistory:
     """
 
     def __init__(
-        self,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        max_entries: int = 20_000,
-        max_lines: int = 5_000,
+        self, *, clock: Callable[[], float] = time.monotonic, max_entries: int = 10_000, max_lines: int = 2_000
     ) -> None:
         self._clock = clock
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
-        self._lines: OrderedDict[tuple[str, str, str | None], tuple[PlannedPart, ...]] = OrderedDict()
+        self._lines: OrderedDict[CallIdentity, tuple[PlannedPart, ...]] = OrderedDict()
         self._max_entries = max_entries
         self._max_lines = max_lines
 
@@ -118,107 +117,89 @@ class CacheHistory:
             usage = None
         outcome = self._outcome(identity, plan, usage, started_at)
         if usage is not None:
-            self._remember(
+            self._keep_entries(
                 identity, plan, usage, started_at, self._clock() if first_token_at is None else first_token_at
             )
+            self._keep_line(identity, plan)
         return outcome
 
     def _outcome(self, identity: CallIdentity, plan: CachePlan, usage: Usage | None, started_at: float) -> CacheOutcome:
         read = usage.cache_read_tokens if usage is not None else 0
-        if not read and (plan.caching == "none" or not plan.enabled):
+        if not read and _asks_for_nothing(plan):
             return "not_supported"
         if usage is None:
             return "unknown"
         changed = self._changed_part(identity, plan)
         if changed is not None:
             return f"part_changed:{changed}"
-        readable = self._best_entry(identity, plan, started_at, alive=True)
+        known = [entry for entry in self._within_reach(identity, plan) if entry.readable_at <= started_at]
+        alive = next((entry for entry in known if entry.alive_until > started_at), None)
         if read:
-            missing = readable is not None and readable.counted and read < readable.tokens * _ENOUGH
-            return "provider_miss" if missing else "hit"
+            return "provider_miss" if alive is not None and _partial(read, alive) else "hit"
         written = usage.cache_write_tokens > 0
         if not written and _too_short(plan, usage):
             return "below_minimum"
-        if readable is not None:
+        if alive is not None:
             return "provider_miss"
-        if self._best_entry(identity, plan, started_at, alive=False) is not None:
+        if known:
             return "expired"
         if written:
             return "first_write"
         if plan.minimum_tokens is None or not plan.parts:
             return "unknown"
-        return "provider_miss" if plan.caching == "explicit" and plan.breakpoints else "first_write"
+        return "provider_miss" if plan.caching == "explicit" else "first_write"
 
     def _changed_part(self, identity: CallIdentity, plan: CachePlan) -> str | None:
-        before = self._lines.get(identity)
-        same_line = before is not None
-        if before is None:
-            before = self._lines.get(identity._replace(line=None), ())
+        """Return the first part of the call before that is not a prefix of this prompt, if it should have been."""
+        same_line = identity.line is not None and identity in self._lines
+        before = self._lines.get(identity if same_line else identity._replace(line=None), ())
         present = {part.fingerprint for part in plan.parts} | set(plan.prefixes)
-        for part in before:
-            if part.fingerprint in present:
-                continue
-            entry = self._entries.get((identity.cache, part.fingerprint))
-            return part.name if same_line or (entry is not None and entry.shared) else None
-        return None
+        gone = next((part for part in before if part.fingerprint not in present), None)
+        if gone is None:
+            return None
+        entry = self._entries.get((identity.cache, gone.fingerprint))
+        if not same_line and (entry is None or not entry.shared):
+            return None
+        # Tools or a schema that were not there before move everything that follows them.
+        names = {part.name for part in before}
+        return next((part.name for part in plan.parts if part.index < 0 and part.name not in names), gone.name)
 
-    def _best_entry(self, identity: CallIdentity, plan: CachePlan, started_at: float, *, alive: bool) -> _Entry | None:
-        """Return the entry of the longest prefix of this prompt that was readable when the call started."""
-        ends = [part.fingerprint for part in plan.parts if part.index < 0] + list(plan.prefixes)
-        for fingerprint in reversed(ends):
-            entry = self._entries.get((identity.cache, fingerprint))
-            if entry is None or entry.readable_at > started_at:
+    def _within_reach(self, identity: CallIdentity, plan: CachePlan) -> Iterator[_Entry]:
+        """Yield the entries of this prompt's prefixes that the provider looks at, the longest first."""
+        for index in reversed(range(len(plan.prefixes))):
+            if plan.look_back is not None and not any(
+                index <= point.index <= index + plan.look_back for point in plan.breakpoints
+            ):
                 continue
-            if not alive or entry.alive_until >= started_at:
-                return entry
-        return None
+            entry = self._entries.get((identity.cache, plan.prefixes[index]))
+            if entry is not None:
+                yield entry
 
-    def _remember(
+    def _keep_entries(
         self, identity: CallIdentity, plan: CachePlan, usage: Usage, started_at: float, readable_at: float
     ) -> None:
-        self._lines[identity] = self._lines[identity._replace(line=None)] = plan.parts
-        for key in (identity, identity._replace(line=None)):
-            self._lines.move_to_end(key)
         stored = usage.cache_read_tokens + usage.cache_write_tokens
-        if plan.enabled and (stored or plan.caching == "prefix"):
-            kept = _kept(plan)
-            for position, (part, life) in enumerate(kept):
-                longest = bool(stored) and position == len(kept) - 1
-                tokens = stored if longest else part.tokens
-                counted = longest and plan.caching == "explicit"
-                entry = _Entry(tokens, counted, readable_at, started_at + life, identity.line)
-                self._store((identity.cache, part.fingerprint), entry)
+        if not plan.enabled or not (stored or plan.caching == "prefix"):
+            return
+        kept = _kept(plan)
+        for position, (part, life) in enumerate(kept):
+            # What was read and written together reaches to the last breakpoint.
+            counted = plan.caching == "explicit" and position == len(kept) - 1
+            tokens = stored if counted else part.tokens
+            entry = _Entry(tokens, counted, readable_at, started_at + life, identity.line)
+            key = (identity.cache, part.fingerprint)
+            before = self._entries.get(key)
+            self._entries[key] = entry if before is None else _renewed(before, entry, started_at)
+            self._entries.move_to_end(key)
         while len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
+
+    def _keep_line(self, identity: CallIdentity, plan: CachePlan) -> None:
+        for key in (identity, identity._replace(line=None)):
+            self._lines[key] = plan.parts
+            self._lines.move_to_end(key)
         while len(self._lines) > self._max_lines:
             self._lines.popitem(last=False)
-
-    def _store(self, key: tuple[str, str], entry: _Entry) -> None:
-        before = self._entries.get(key)
-        if before is not None:
-            entry.shared = before.shared or before.line != entry.line
-            entry.alive_until = max(entry.alive_until, before.alive_until)
-            if before.alive_until >= entry.alive_until or before.readable_at < entry.readable_at:
-                entry.readable_at = min(entry.readable_at, before.readable_at)
-            if before.counted and not entry.counted:
-                entry.tokens, entry.counted = before.tokens, True
-        self._entries[key] = entry
-        self._entries.move_to_end(key)
-
-
-def _kept(plan: CachePlan) -> list[tuple[PlannedPart, float]]:
-    """Return the parts whose ends the provider keeps, with their lives in seconds."""
-    if plan.caching == "prefix":
-        return [(part, _PREFIX_LIFE) for part in plan.parts if part.cached]
-    lives = {point.index: _LIFE[point.ttl] for point in plan.breakpoints}
-    return [(part, lives[part.index]) for part in plan.parts if part.index in lives]
-
-
-def _too_short(plan: CachePlan, usage: Usage) -> bool:
-    if plan.minimum_tokens is None or not plan.parts:
-        return False
-    promised = any(part.cached for part in plan.parts)
-    return usage.total_input_tokens < plan.minimum_tokens or not promised
 
 
 def cache_parts(plan: CachePlan) -> dict[str, str]:
@@ -240,3 +221,39 @@ def saving(usage: Usage, prices: UnitPrices) -> float:
         + usage.cache_write_5m_tokens * (prices.input - write_5m)
         + usage.cache_write_1h_tokens * (prices.input - write_1h)
     )
+
+
+def _asks_for_nothing(plan: CachePlan) -> bool:
+    named = any(part.index >= 0 for part in plan.parts)
+    return plan.caching == "none" or not plan.enabled or (plan.caching == "explicit" and not named)
+
+
+def _too_short(plan: CachePlan, usage: Usage) -> bool:
+    if plan.minimum_tokens is None:
+        return False
+    if usage.total_input_tokens < plan.minimum_tokens:
+        return True
+    return bool(plan.parts) and not any(part.cached for part in plan.parts)
+
+
+def _partial(read: int, entry: _Entry) -> bool:
+    return read < entry.tokens * (_SHARE_OF_COUNT if entry.counted else _SHARE_OF_ESTIMATE)
+
+
+def _kept(plan: CachePlan) -> list[tuple[PlannedPart, float]]:
+    """Return the parts whose ends the provider keeps, with their lives in seconds."""
+    if plan.caching == "prefix":
+        return [(part, _PREFIX_LIFE) for part in plan.parts if part.cached]
+    lives = {point.index: _LIFE[point.ttl] for point in plan.breakpoints}
+    return [(part, lives[part.index]) for part in plan.parts if part.index in lives]
+
+
+def _renewed(before: _Entry, now: _Entry, started_at: float) -> _Entry:
+    """Return the entry after another call with the same prefix, which read it, or wrote it again."""
+    now.shared = before.shared or before.line != now.line
+    if before.alive_until > started_at:
+        now.readable_at = min(now.readable_at, before.readable_at)
+        now.alive_until = max(now.alive_until, before.alive_until)
+    if before.counted and not now.counted:
+        now.tokens, now.counted = before.tokens, True
+    return now

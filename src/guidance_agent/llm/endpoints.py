@@ -122,15 +122,16 @@ def default_models(settings: Settings, environ: Mapping[str, str]) -> DefaultMod
     What the settings name wins. Otherwise it is the first provider, in the order of the registry, that has default
     models and whose key or address is set.
     """
+    named = None if settings.reasoning_model is None else qualified_name(settings.reasoning_model)
     if settings.model is not None:
         author = qualified_name(settings.model)
         fast = profile_for(author.partition("/")[0]).fast_model
-        return DefaultModels(author, settings.reasoning_model or fast or author, True)
+        return DefaultModels(author, named or fast or author, True)
     usable = (profile for profile in PROFILES.values() if profile.default_model and _is_set(profile, settings, environ))
     chosen = next(usable, None)
     profile = chosen or next(iter(PROFILES.values()))
     author = profile.default_model or ""
-    return DefaultModels(author, settings.reasoning_model or profile.fast_model or author, chosen is not None)
+    return DefaultModels(author, named or profile.fast_model or author, chosen is not None)
 
 
 def _profile(model: str, provider: str, own: ProviderSettings) -> Profile:

@@ -20,6 +20,9 @@ __all__ = ["ANTHROPIC", "AnthropicProfile"]
 # Recorded answers of Claude models count about 15 % more tokens than the estimate does.
 _TOKEN_FACTOR = 1.15
 
+# A breakpoint looks at 20 positions, its own included.
+_LOOK_BACK = 19
+
 # A model that nobody has listed is most likely new, and the new ones refuse a temperature.
 _UNLISTED = ModelTraits(caching="explicit", accepts_temperature=False)
 
@@ -47,7 +50,7 @@ class AnthropicProfile(Profile):
         prompt = measure_prompt(request, token_factor=_TOKEN_FACTOR)
         if not request.use_cache:
             return plan_none(prompt, traits, note="caching is switched off for this call", enabled=False)
-        return plan_explicit(prompt, traits, ttl=_ttl)
+        return plan_explicit(prompt, traits, ttl=_ttl, look_back=_LOOK_BACK)
 
 
 def _ttl(part: str) -> CacheTtl:

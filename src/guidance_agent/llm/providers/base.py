@@ -93,9 +93,16 @@ class PlannedPart:
 class CachePlan:
     """Where a provider is asked to cache a prompt, made before the call and without I/O.
 
-    `prefixes` holds the SHA-256 of the prompt up to the end of each message but the last, so that a later prompt can be
-    recognised as the continuation of an earlier one. `minimum_tokens` is the model's shortest cacheable prefix;
-    `enabled` is False when the request asked for no caching.
+    Attributes:
+        caching: As in the model's traits.
+        breakpoints: In the order of the messages, at most four.
+        cache_key: Key under which the provider routes the prompt; None sends none.
+        parts: The named parts of the prompt, with what the plan thinks of each.
+        prefixes: SHA-256 of the prompt up to the end of each message but the last, so that a later prompt can be
+            recognised as the continuation of an earlier one.
+        minimum_tokens: The model's shortest cacheable prefix; None when unknown.
+        look_back: How many messages before a breakpoint an earlier entry is still found; None means anywhere.
+        enabled: False when the request asked for no caching.
     """
 
     caching: Caching
@@ -104,6 +111,7 @@ class CachePlan:
     parts: tuple[PlannedPart, ...] = ()
     prefixes: tuple[str, ...] = field(default=(), repr=False)
     minimum_tokens: int | None = None
+    look_back: int | None = None
     enabled: bool = True
 
 

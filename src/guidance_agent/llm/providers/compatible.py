@@ -34,51 +34,41 @@ class CompatibleProfile(Profile):
 
 
 def _compatible(
-    name: str, base_url: str | None, *, default: str | None = None, fast: str | None = None
+    name: str,
+    base_url: str | None,
+    *,
+    default: str | None = None,
+    fast: str | None = None,
+    keys: tuple[str, ...] = (),
+    native_schema: bool = False,
 ) -> CompatibleProfile:
     upper = name.upper()
     return CompatibleProfile(
         name=name,
         wire="openai",
         default_base_url=base_url,
-        key_variables=(f"{upper}_API_KEY",),
+        key_variables=(f"{upper}_API_KEY", *keys),
         base_url_variables=(f"{upper}_BASE_URL", f"{upper}_API_BASE"),
         needs_key=base_url is not None,
-        default_model=default,
-        fast_model=fast,
-        native_schema=name == "hosted_vllm",
+        default_model=default and f"{name}/{default}",
+        fast_model=fast and f"{name}/{fast}",
+        native_schema=native_schema,
     )
 
 
-COMPATIBLE: Mapping[str, CompatibleProfile] = {
-    profile.name: profile
-    for profile in (
-        _compatible(
-            "mistral",
-            "https://api.mistral.ai/v1",
-            default="mistral/mistral-large-latest",
-            fast="mistral/mistral-small-latest",
-        ),
-        _compatible(
-            "groq",
-            "https://api.groq.com/openai/v1",
-            default="groq/openai/gpt-oss-120b",
-            fast="groq/openai/gpt-oss-20b",
-        ),
-        _compatible("xai", "https://api.x.ai/v1", default="xai/grok-4.3", fast="xai/grok-4.20-non-reasoning"),
-        _compatible(
-            "deepseek",
-            "https://api.deepseek.com/v1",
-            default="deepseek/deepseek-v4-pro",
-            fast="deepseek/deepseek-v4-flash",
-        ),
-        _compatible("openrouter", "https://openrouter.ai/api/v1"),
-        _compatible("together_ai", "https://api.together.xyz/v1"),
-        _compatible("fireworks_ai", "https://api.fireworks.ai/inference/v1"),
-        _compatible("cerebras", "https://api.cerebras.ai/v1"),
-        _compatible("hosted_vllm", None),
-    )
-}
+_PROFILES = (
+    _compatible("mistral", "https://api.mistral.ai/v1", default="mistral-large-latest", fast="mistral-small-latest"),
+    _compatible("groq", "https://api.groq.com/openai/v1", default="openai/gpt-oss-120b", fast="openai/gpt-oss-20b"),
+    _compatible("xai", "https://api.x.ai/v1", default="grok-4.3", fast="grok-4.20-non-reasoning"),
+    _compatible("deepseek", "https://api.deepseek.com/v1", default="deepseek-v4-pro", fast="deepseek-v4-flash"),
+    _compatible("openrouter", "https://openrouter.ai/api/v1"),
+    _compatible("together_ai", "https://api.together.xyz/v1", keys=("TOGETHERAI_API_KEY", "TOGETHER_API_KEY")),
+    _compatible("fireworks_ai", "https://api.fireworks.ai/inference/v1", keys=("FIREWORKS_API_KEY",)),
+    _compatible("cerebras", "https://api.cerebras.ai/v1"),
+    _compatible("hosted_vllm", None, native_schema=True),
+)
+
+COMPATIBLE: Mapping[str, CompatibleProfile] = {profile.name: profile for profile in _PROFILES}
 
 
 def custom_profile(name: str, wire: Wire | None) -> CompatibleProfile:

@@ -1,8 +1,9 @@
 """OpenAI: two caching regimes, and a key that routes prompts with the same start to the same cache.
 
 From GPT-5.6 on, a prefix is cached only where the prompt marks it, writing costs 1.25 times the input price, and
-without a mark at the end of the stable part nothing is ever read. Earlier models cache the start of a prompt by
-themselves.
+without a mark at the end of the stable part nothing is ever read. An entry is found only where the new prompt has a
+mark too, so that the end of the conversation is marked both where it is now and where it was a turn ago. Earlier models
+cache the start of a prompt by themselves.
 
 A key should see no more than about 15 requests a minute. One key for all customers breaks that at the sixteenth; one
 per consultation stays under it but makes every consultation write the parts that all of them share. So the key is the
@@ -69,7 +70,7 @@ class OpenAIProfile(Profile):
             return plan_none(prompt, traits, note="caching is switched off for this call", enabled=False)
         key = _cache_key(prompt, request.cache_key, self.cache_key_shards)
         if traits.caching == "explicit":
-            return plan_explicit(prompt, traits, ttl=_ttl, cache_key=key)
+            return plan_explicit(prompt, traits, ttl=_ttl, look_back=0, cache_key=key)
         return plan_prefix(prompt, traits, cache_key=key)
 
 

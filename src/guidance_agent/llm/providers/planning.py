@@ -82,39 +82,52 @@ def measure_prompt(request: ModelRequest, *, token_factor: float = 1.0) -> Measu
 
 
 def plan_explicit(
-    prompt: MeasuredPrompt, traits: ModelTraits, *, ttl: Callable[[str], CacheTtl], cache_key: str | None = None
+    prompt: MeasuredPrompt,
+    traits: ModelTraits,
+    *,
+    ttl: Callable[[str], CacheTtl],
+    look_back: int,
+    cache_key: str | None = None,
 ) -> CachePlan:
     """Plan for a model that caches only at breakpoints.
 
-    A part whose prefix is too short is merged with the next one. Of more than four parts the first are merged: what
-    follows them contains them. A shorter life never comes before a longer one, which Anthropic refuses.
+    A part whose prefix is too short is merged with the next one. Of more than four breakpoints the first are merged:
+    what follows them contains them. A shorter life never comes before a longer one, which Anthropic refuses.
+
+    Args:
+        prompt: The measured prompt.
+        traits: Of the model; its minimum decides which parts are long enough.
+        ttl: Life of a part's entry, by its name.
+        look_back: How many messages before a breakpoint the provider still finds an earlier entry. With 0 the end of
+            the conversation before the last exchange is marked again: that is where the last call left its entry.
+        cache_key: Key under which the provider routes the prompt.
     """
-    last = len(prompt.messages) - 1
-    judged = [
-        _without_breakpoint(part, prompt.messages, last) or _judged(part, traits.minimum_cache_tokens)
-        for part in prompt.parts
+    parts = [_explained(part, prompt.messages) or _judged(part, traits.minimum_cache_tokens) for part in prompt.parts]
+    ends: dict[int, str] = {}
+    for part in parts:
+        if _explained(part, prompt.messages) is None and _may_suffice(part, traits.minimum_cache_tokens):
+            earlier = _earlier_end(part, prompt) if look_back == 0 and part.name in MOVING_PARTS else None
+            if earlier is not None:
+                ends[earlier] = part.name
+            ends[part.index] = part.name
+    kept = sorted(ends)[-MAX_BREAKPOINTS:]
+    note = f"a prompt has at most {MAX_BREAKPOINTS} breakpoints: merged with the next part"
+    parts = [
+        replace(part, cached=False, note=note) if part.index in ends and part.index not in kept else part
+        for part in parts
     ]
-    marked = [
-        position
-        for position, part in enumerate(judged)
-        if _may_be_marked(part, prompt.messages, last) and _may_be_long_enough(part, traits.minimum_cache_tokens)
-    ]
-    for position in marked[:-MAX_BREAKPOINTS]:
-        note = f"a prompt has at most {MAX_BREAKPOINTS} breakpoints: merged with the next part"
-        judged[position] = replace(judged[position], cached=False, note=note)
     breakpoints: list[Breakpoint] = []
-    for position in marked[-MAX_BREAKPOINTS:]:
-        part = judged[position]
-        wanted = ttl(part.name)
-        shorter_before = bool(breakpoints) and breakpoints[-1].ttl == "5m"
-        breakpoints.append(Breakpoint(part.index, "5m" if shorter_before else wanted))
+    for index in kept:
+        after_shorter = bool(breakpoints) and breakpoints[-1].ttl == "5m"
+        breakpoints.append(Breakpoint(index, "5m" if after_shorter else ttl(ends[index])))
     return CachePlan(
         caching="explicit",
         breakpoints=tuple(breakpoints),
         cache_key=cache_key,
-        parts=tuple(judged),
+        parts=tuple(parts),
         prefixes=prompt.prefixes,
         minimum_tokens=traits.minimum_cache_tokens,
+        look_back=look_back,
     )
 
 
@@ -164,29 +177,32 @@ def _part(name: str, index: int, fingerprint: str, tokens: float) -> PlannedPart
     return PlannedPart(name=name, index=index, fingerprint=fingerprint, tokens=round(tokens), cached=False)
 
 
-def _may_be_marked(part: PlannedPart, messages: tuple[Message, ...], last: int) -> bool:
-    return _without_breakpoint(part, messages, last) is None
-
-
-def _without_breakpoint(part: PlannedPart, messages: tuple[Message, ...], last: int) -> PlannedPart | None:
+def _explained(part: PlannedPart, messages: tuple[Message, ...]) -> PlannedPart | None:
     """Return the part with a note if nothing can be marked at its end, else None."""
     if part.index < 0:
         return replace(part, note="sent before the messages: cached with the first part")
-    if part.index == last:
+    if part.index == len(messages) - 1:
         return replace(part, note="the last message is never marked")
     if not messages[part.index].content:
         return replace(part, note="an empty message cannot be marked: merged with the next part")
     return None
 
 
-def _may_be_long_enough(part: PlannedPart, minimum: int | None) -> bool:
+def _earlier_end(part: PlannedPart, prompt: MeasuredPrompt) -> int | None:
+    """Return the last answer of the model before the one that ends the part, if the part reaches back to it."""
+    start = max((other.index for other in prompt.parts if other.index < part.index), default=-1)
+    earlier = range(part.index - 1, start, -1)
+    return next((i for i in earlier if prompt.messages[i].role == "assistant" and prompt.messages[i].content), None)
+
+
+def _may_suffice(part: PlannedPart, minimum: int | None) -> bool:
     return minimum is None or part.tokens >= minimum * (1 - _MARGIN)
 
 
 def _judged(part: PlannedPart, minimum: int | None) -> PlannedPart:
     if minimum is None:
         return replace(part, note="the model's minimum cacheable length is not known")
-    if not _may_be_long_enough(part, minimum):
+    if not _may_suffice(part, minimum):
         note = f"about {part.tokens} tokens so far, below the model's minimum of {minimum}: merged with the next part"
         return replace(part, note=note)
     if part.tokens < minimum * (1 + _MARGIN):
