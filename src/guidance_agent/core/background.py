@@ -1,7 +1,7 @@
 """Work that waits for nobody: jobs that run at intervals, or as soon as somebody says that there is something to do.
 
-What is to be done stands in the records (a state, a missing value), never only in a queue of this process: a job that finds
-nothing does nothing, and one that dies is done by the next process.
+What is to be done stands in the records (a state, a missing value), never only in a queue of this process: a job that
+finds nothing does nothing, and one that dies is done by the next process.
 """
 
 from __future__ import annotations

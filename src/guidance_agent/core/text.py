@@ -14,8 +14,8 @@ _REPLACEMENT = "\ufffd"
 class TextCleaner:
     """Joins surrogate pairs that a provider split between two pieces, and replaces what is left of them.
 
-    A function of the text, not of its pieces: a high surrogate at the end of a piece waits for the next one. NUL becomes
-    U+FFFD too, because PostgreSQL's text columns refuse it.
+    A function of the text, not of its pieces: a high surrogate at the end of a piece waits for the next one. NUL
+    becomes U+FFFD too, because PostgreSQL's text columns refuse it.
     """
 
     def __init__(self) -> None:

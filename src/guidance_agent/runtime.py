@@ -1,0 +1,172 @@
+"""The composition root: builds the parts from settings, opens them in order and closes them in the other.
+
+Without a key or an address of any provider the provider simulator is started in this process, on a loopback port, and
+its answers are marked as simulated everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from guidance_agent.advisor.events import Failed, event_to_json
+from guidance_agent.advisor.prompts import ReleasedRules
+from guidance_agent.core.clock import Clock, SystemClock
+from guidance_agent.settings import ProviderSettings, Settings
+
+if TYPE_CHECKING:
+    from guidance_agent.core.background import BackgroundWorker
+    from guidance_agent.core.database import Database
+    from guidance_agent.core.journal import Journal
+    from guidance_agent.core.memory import MemoryStream
+    from guidance_agent.core.records import Records
+    from guidance_agent.core.types import JsonObject
+    from guidance_agent.knowledge.loader import Knowledge
+    from guidance_agent.llm.gateway import ModelGateway
+    from guidance_agent.retrieval.retriever import Retriever
+
+__all__ = ["Runtime"]
+
+SWEEP_SECONDS = 30.0
+RATING_SECONDS = 30.0
+
+
+class Runtime:
+    """The services of one process, to be shared by its advisors; an async context manager.
+
+    Raises, on entering:
+        ConfigurationError: when models, keys, knowledge or files cannot work.
+        StorageError: when the database cannot be used.
+    """
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    journal: Journal
+    records: Records
+    gateway: ModelGateway
+    knowledge: Knowledge
+    retriever: Retriever
+    memory: MemoryStream
+    rules: ReleasedRules
+    model: str
+    reasoning_model: str
+    simulated: bool
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        clock: Clock | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = settings or Settings.load()
+        self.clock = clock or SystemClock()
+        self.rules = ReleasedRules()
+        self._environ = os.environ if environ is None else environ
+        self._background: BackgroundWorker | None = None
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Runtime:
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open_models(stack)
+            await self._open_records(stack)
+            self._open_knowledge()
+            await self._open_background(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def wake_background(self) -> None:
+        if self._background is not None:
+            self._background.wake()
+
+    async def _open_models(self, stack: contextlib.AsyncExitStack) -> None:
+        from guidance_agent.llm.endpoints import default_models
+
+        chosen = default_models(self.settings, self._environ)
+        self.model, self.reasoning_model = chosen.author, chosen.reasoning
+        self.simulated = not chosen.configured
+        if self.simulated:
+            await self._start_simulator(stack)
+
+    async def _start_simulator(self, stack: contextlib.AsyncExitStack) -> None:
+        from guidance_agent.provider_simulator import ProviderSimulator, SimulatorSettings
+
+        seed, state = self.settings.simulator_seed, self.settings.data_dir / "simulator.json"
+        instant = self.settings.simulator == "instant"
+        options = SimulatorSettings.instant(seed=seed) if instant else SimulatorSettings(seed=seed)
+        simulator = await stack.enter_async_context(ProviderSimulator(options.but(state_path=state)))
+        provider = self.model.partition("/")[0]
+        local = ProviderSettings(base_url=simulator.base_url, api_key=SecretStr("simulator"))
+        self.settings = self.settings.model_copy(update={"providers": {**self.settings.providers, provider: local}})
+
+    async def _open_records(self, stack: contextlib.AsyncExitStack) -> None:
+        from guidance_agent.core.database import Database, database_url
+        from guidance_agent.core.journal import Journal
+        from guidance_agent.core.ledger import UsageLedger
+        from guidance_agent.core.records import Records
+        from guidance_agent.llm.gateway import ModelGateway
+
+        url = database_url(self.settings)
+        self.database = await stack.enter_async_context(Database(url, auto_migrate=self.settings.auto_migrate))
+        self.records = Records(self.database, self.clock)
+        owner = f"{socket.gethostname()}-{os.getpid()}-{self.clock.new_id('run')[-6:]}"
+        self.journal = await stack.enter_async_context(Journal(self.database, self.clock, owner=owner))
+        self.gateway = await stack.enter_async_context(
+            ModelGateway(self.settings, environ=self._environ, clock=self.clock, sinks=[UsageLedger(self.journal)])
+        )
+
+    def _open_knowledge(self) -> None:
+        from guidance_agent.core.memory import MemoryStream
+        from guidance_agent.knowledge.loader import load_knowledge
+        from guidance_agent.retrieval.embeddings import CachedEmbedder, Embedder, HashedEmbedder, ProviderEmbedder
+        from guidance_agent.retrieval.retriever import Retriever
+
+        self.knowledge = load_knowledge(self.settings.knowledge_dir)
+        embedder: Embedder = HashedEmbedder()
+        if self.settings.embedding_model is not None:
+            provider = ProviderEmbedder(self.gateway, self.settings.embedding_model)
+            embedder = CachedEmbedder(provider, self.database, self.clock)
+        self.memory = MemoryStream(self.database, self.clock, embedder)
+        self.retriever = Retriever(
+            self.knowledge, self.database, embedder, self.memory, include_simulated=self.simulated
+        )
+
+    async def _open_background(self, stack: contextlib.AsyncExitStack) -> None:
+        if not self.settings.background:
+            return
+        from guidance_agent.advisor.importance import MemoryRater
+        from guidance_agent.core.background import BackgroundJob, BackgroundWorker
+
+        rater = MemoryRater(self.memory, self.gateway, self.reasoning_model)
+        jobs = [
+            BackgroundJob(name="sweep", interval=SWEEP_SECONDS, run=self.close_dead_turns, at_start=True),
+            BackgroundJob(name="importance", interval=RATING_SECONDS, run=rater.run),
+        ]
+        self._background = await stack.enter_async_context(BackgroundWorker(jobs))
+
+    async def close_dead_turns(self) -> tuple[str, ...]:
+        """Close the turns that another process left behind, and return their ids."""
+        return await self.records.close_dead_turns(_process_died)
+
+
+def _process_died(turn_id: str, sequence: int) -> JsonObject:
+    return event_to_json(
+        Failed(
+            turn_id=turn_id,
+            sequence=sequence,
+            error="ProcessDied",
+            message="The process that streamed this answer ended before the answer did. Ask again.",
+        )
+    )
