@@ -1,0 +1,78 @@
+"""Imports LiteLLM on first use, off the event loop, with everything off that a library should not do by itself.
+
+LiteLLM costs seconds to import, reads a `.env` file and fetches its price map over the network unless told otherwise.
+Variables that the user has set are left as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import sys
+import threading
+from typing import Any, NamedTuple
+
+from guidance_agent.errors import MissingExtraError
+
+__all__ = ["LiteLLMModules", "load"]
+
+_ENVIRONMENT = {
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOG": "ERROR",
+}
+_TALKATIVE_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai", "httpx", "httpcore")
+
+
+class LiteLLMModules(NamedTuple):
+    """What is imported only when LiteLLM is used: the library, and the tap that is built on its HTTP client."""
+
+    litellm: Any
+    tap: Any
+
+
+# Keeps two threads from setting up the library at the same time; held for the import only.
+_lock = threading.Lock()
+_loaded: LiteLLMModules | None = None
+
+
+async def load() -> LiteLLMModules:
+    """Return the imported modules; the first call takes seconds, in a thread.
+
+    Raises:
+        MissingExtraError: when LiteLLM cannot be imported.
+    """
+    return _loaded if _loaded is not None else await asyncio.to_thread(_load)
+
+
+def _load() -> LiteLLMModules:
+    global _loaded
+    with _lock:
+        if _loaded is None:
+            for name, value in _ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
+            try:
+                litellm = importlib.import_module("litellm")
+                tap = importlib.import_module("guidance_agent.llm.transports.litellm_tap")
+            except ImportError as error:
+                raise MissingExtraError(
+                    f"The LiteLLM transport cannot be used: {error.name or 'litellm'!r} cannot be imported. "
+                    "Install it with `pip install litellm==1.106.2`, or set GUIDANCE_TRANSPORT=native."
+                ) from error
+            _quieten(litellm)
+            _loaded = LiteLLMModules(litellm, tap)
+        return _loaded
+
+
+def _quieten(litellm: Any) -> None:
+    litellm.suppress_debug_info = True
+    # A model may well repeat itself; the guard would turn that into a server error in the middle of an answer.
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize
+    # At lower levels these loggers write prompts, answers and addresses; a level that was set on purpose stays.
+    for name in _TALKATIVE_LOGGERS:
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)

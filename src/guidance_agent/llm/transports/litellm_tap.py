@@ -1,0 +1,242 @@
+"""A tap at the bottom of LiteLLM's HTTP clients: what really happened on the wire, before LiteLLM words it anew.
+
+LiteLLM turns statuses into other statuses, hides response headers, sends a request again when a connection cannot be
+made, and leaves sockets open. The tap sees status, headers and bytes first. It decides the error of a refused request,
+keeps the end of the body (which tells a mid-stream error and the terminal event), notes pings as signs of life, and
+can close the answer whatever LiteLLM does.
+
+Importing this module imports LiteLLM: only `litellm_import` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import litellm
+import openai
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, get_ssl_configuration
+
+from guidance_agent.errors import ModelError, ProviderUnreachableError
+from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed
+from guidance_agent.llm.transports.http import raise_timeout
+from guidance_agent.settings import TimeoutSettings
+
+__all__ = ["Clients", "Tap", "TappedBody"]
+
+_TAIL_BYTES = 4096
+_LONGEST_ERROR_BODY = 64 * 1024
+_SETTLE_SECONDS = 2.0
+# Tasks that LiteLLM starts at the end of an answer and nobody owns.
+_AFTERMATH = ("Logging.", "CustomStreamWrapper.")
+
+_current: ContextVar[Tap | None] = ContextVar("litellm_tap", default=None)
+
+
+class Tap:
+    """What one call saw on the wire.
+
+    Attributes:
+        failure: The error that the call ends with, decided by status or connection; LiteLLM's own is then ignored.
+        headers: The response's headers with lower-case names; empty while there is no response, or no tap in its way.
+        body: The body of the response, once there is one.
+    """
+
+    def __init__(self, origin: Origin, timeouts: TimeoutSettings) -> None:
+        self.origin = origin
+        self.timeouts = timeouts
+        self.failure: ModelError | None = None
+        self.headers: Mapping[str, str] = {}
+        self.body: TappedBody | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Make requests that are sent from here on report to this tap."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+    async def note(self, response: httpx.Response) -> None:
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        request_id = self.headers.get("request-id") or self.headers.get("x-request-id")
+        self.origin = replace(self.origin, request_id=request_id)
+        if not isinstance(response.stream, httpx.AsyncByteStream):
+            return
+        self.body = TappedBody(response.stream, readable="content-encoding" not in self.headers)
+        response.stream = self.body
+        if not response.is_success:
+            read = await self.body.start(_LONGEST_ERROR_BODY)
+            self.failure = error_of_response(self.origin, response.status_code, self.headers, read)
+        elif self.headers.get("content-type", "").startswith("text/html"):
+            # LiteLLM would take a web page for an answer without words.
+            await self.body.start(0)
+            self.failure = malformed(self.origin, "is a web page")
+
+
+class TappedBody(httpx.AsyncByteStream):
+    """A response body that is read as before and remembers how it ended.
+
+    Attributes:
+        tail: The last bytes that were read; empty when they are not `readable`.
+        readable: Whether the body is sent uncompressed.
+        broken: What broke the connection, if something did.
+        on_bytes: Called whenever bytes arrive.
+    """
+
+    def __init__(self, inner: httpx.AsyncByteStream, *, readable: bool) -> None:
+        self.tail = b""
+        self.broken: Exception | None = None
+        self.on_bytes: Callable[[], None] | None = None
+        self.readable = readable
+        self._inner = inner
+        self._started = b""
+
+    async def start(self, limit: int) -> bytes:
+        """Read at most about `limit` bytes now; whoever reads the body later gets them again, and no more."""
+        pieces: list[bytes] = []
+        try:
+            async for piece in self._inner:
+                pieces.append(piece)
+                if sum(map(len, pieces)) >= limit:
+                    break
+        except httpx.HTTPError as error:
+            # The status has arrived and says more than the connection that broke after it.
+            self.broken = error
+        await self._inner.aclose()
+        self._started = b"".join(pieces)
+        self._inner = _Empty()
+        return self._started
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._started:
+            yield self._started
+        try:
+            async for piece in self._inner:
+                if self.readable:
+                    self.tail = (self.tail + piece)[-_TAIL_BYTES:]
+                if self.on_bytes is not None:
+                    self.on_bytes()
+                yield piece
+        except (httpx.HTTPError, OSError) as error:
+            self.broken = error
+            raise
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Empty(httpx.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+
+class _TappedTransport(httpx.AsyncBaseTransport):
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        tap = _current.get()
+        if tap is None:
+            return await self._inner.handle_async_request(request)
+        connect = tap.timeouts.connect
+        # LiteLLM applies one time-out to everything for some providers; silence is watched above, not here.
+        request.extensions["timeout"] = {"connect": connect, "pool": connect, "read": None, "write": None}
+        request.headers["accept-encoding"] = "identity"
+        try:
+            response = await self._inner.handle_async_request(request)
+        except httpx.TransportError as error:
+            tap.failure = _no_answer(tap, error)
+            # LiteLLM sends a request again after a ConnectError or a RemoteProtocolError; this one it lets through.
+            raise httpx.NetworkError(type(error).__name__, request=request) from error
+        await tap.note(response)
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _no_answer(tap: Tap, error: httpx.TransportError) -> ModelError:
+    origin = tap.origin
+    if isinstance(error, httpx.TimeoutException):
+        try:
+            raise_timeout(origin, "connect", tap.timeouts.connect, None)
+        except ModelError as timeout:
+            return timeout
+    return ProviderUnreachableError(
+        f"No answer from {origin.provider} at {origin.base_url!r} for {origin.model!r}: "
+        f"{origin.clean(str(error) or type(error).__name__)}. Check the address and the network.",
+        provider=origin.provider,
+        model=origin.model,
+    )
+
+
+def _tls() -> dict[str, Any]:
+    configured = get_ssl_configuration()
+    return {
+        "ssl_context": configured if isinstance(configured, ssl.SSLContext) else None,
+        "ssl_verify": configured if isinstance(configured, bool) else None,
+    }
+
+
+class Clients:
+    """The HTTP clients that LiteLLM is given: one pool of connections, tapped. Closed with `aclose`."""
+
+    def __init__(self) -> None:
+        transport = _TappedTransport(AsyncHTTPHandler.create_async_transport(**_tls()))
+        self.handler = AsyncHTTPHandler(transport=transport, follow_redirects=False)
+        self._sdk_http = httpx.AsyncClient(
+            transport=transport, follow_redirects=False, trust_env=False, timeout=httpx.Timeout(None)
+        )
+        self._sdk: dict[tuple[str, str], openai.AsyncOpenAI] = {}
+
+    def sdk(self, base_url: str, api_key: str | None) -> openai.AsyncOpenAI:
+        """Return the OpenAI client for an address and a key; LiteLLM ignores both once it is given a client."""
+        key = (base_url, api_key or "")
+        if key not in self._sdk:
+            self._sdk[key] = openai.AsyncOpenAI(
+                api_key=api_key or "none", base_url=base_url, http_client=self._sdk_http, max_retries=0
+            )
+        return self._sdk[key]
+
+    async def aclose(self) -> None:
+        self._sdk.clear()
+        await self._sdk_http.aclose()
+        await self.handler.close()
+
+    async def settle(self, *, own_connections: bool) -> None:
+        """End LiteLLM's background work on this event loop, and the connections it made by itself if it did."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                while pending := [task for task in asyncio.all_tasks(loop) if _is_litellms(task)]:
+                    await asyncio.wait(pending)
+        worker = GLOBAL_LOGGING_WORKER
+        if worker._bound_loop is loop:
+            await worker.stop()
+        if own_connections:
+            await _close_cached(loop)
+
+
+def _is_litellms(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "__qualname__", "").startswith(_AFTERMATH)
+
+
+async def _close_cached(loop: asyncio.AbstractEventLoop) -> None:
+    cache = litellm.in_memory_llm_clients_cache
+    for key in [key for key in cache.cache_dict if key.endswith(f"-{id(loop)}")]:
+        client = cache.cache_dict.pop(key)
+        cache.ttl_dict.pop(key, None)
+        close = getattr(client, "close", None) or getattr(client, "aclose", None)
+        if close is not None:
+            with contextlib.suppress(Exception):
+                await close()
