@@ -1,19 +1,86 @@
-"""Composes what the simulated model says."""
+"""Decides what kind of answer a request wants, and composes it."""
 
 from __future__ import annotations
 
-from guidance_agent.provider_simulator.answer import Answer
+import json
+import re
+from typing import Any
+
+from guidance_agent.provider_simulator.answer import Answer, ToolUse
+from guidance_agent.provider_simulator.answers.guidance import guidance_text, notes_text
+from guidance_agent.provider_simulator.answers.reading import read_prompt, stems, tagged
 from guidance_agent.provider_simulator.prompt import Prompt
+from guidance_agent.provider_simulator.schema_values import value_for_schema
 from guidance_agent.provider_simulator.settings import SimulatorSettings
 from guidance_agent.provider_simulator.tokens import split_tokens
 
+__all__ = ["Composer"]
+
+_NOTES = re.compile(r"\b(?:private|brief|short|terse)\b[^.\n]{0,40}\b(?:notes?|reasoning|thoughts)\b", re.IGNORECASE)
+_RATING = re.compile(
+    r"\b(?:rate|rating|score|scale)\b.{0,200}?\b(?:from )?1 (?:to|-|–) 10\b", re.IGNORECASE | re.DOTALL
+)
+_WANTS_JSON = re.compile(r"\bJSON\b")
+_NOTES_LIMIT = 100
+_WEIGHTY = stems(
+    "transfer guarantee safeguarded defined benefit health scam fraud debt partner died divorce vulnerable carer "
+    "benefits loss abuse redundancy dependants disability inheritance"
+)
+_THINKING = (
+    "The question is about {subject}. The facts in the prompt come first, then the ways open with the risks of each, at "
+    "the same depth. No steer. One check of understanding, then where free help is to be had."
+)
+
 
 class Composer:
+    """Answers prompts. The answer follows from the prompt and the seed alone."""
+
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
 
     def answer(self, prompt: Prompt, *, chunk_tokens: int) -> Answer:
-        text = "There are several ways to take money from a pension, each with its own tax and risks. " * 18
-        tokens = split_tokens(text.strip())
-        pieces = tuple("".join(tokens[i : i + chunk_tokens]) for i in range(0, len(tokens), chunk_tokens))
-        return Answer(pieces=pieces, text_tokens=len(tokens))
+        """The answer to a prompt, its text cut into chunks of `chunk_tokens`."""
+        forced = next((tool for tool in prompt.tools if tool.forced), None)
+        if forced is not None:
+            arguments = self._structured(prompt, forced.schema)
+            return Answer(
+                pieces=(),
+                text_tokens=0,
+                tool=ToolUse(forced.name, arguments if isinstance(arguments, dict) else {}),
+                stop="tool",
+            )
+        if prompt.max_tokens == 0:
+            return Answer(pieces=(), text_tokens=0, stop="length")
+        tokens = split_tokens(self._text(prompt))
+        pieces = tuple("".join(tokens[start : start + chunk_tokens]) for start in range(0, len(tokens), chunk_tokens))
+        reasoning = self._thinking(prompt) if prompt.thinking else ""
+        return Answer(pieces=pieces, text_tokens=len(tokens), reasoning=reasoning)
+
+    def _text(self, prompt: Prompt) -> str:
+        if prompt.schema is not None:
+            return json.dumps(self._structured(prompt, prompt.schema), ensure_ascii=False)
+        last = prompt.last_message
+        if _RATING.search(last) or any(_RATING.search(text) for text in prompt.system):
+            importance = self._importance(last)
+            wants_json = prompt.json_object or _WANTS_JSON.search("\n".join((*prompt.system, last)))
+            return json.dumps({"importance": importance}) if wants_json else str(importance)
+        reading = read_prompt(prompt)
+        if prompt.json_object:
+            return json.dumps({"answer": notes_text(reading)}, ensure_ascii=False)
+        if prompt.max_tokens <= _NOTES_LIMIT and _NOTES.search(last):
+            return notes_text(reading)
+        return guidance_text(reading, seed=self._settings.seed, target_tokens=self._settings.answer_tokens)
+
+    def _thinking(self, prompt: Prompt) -> str:
+        words = " ".join(read_prompt(prompt).question.split()[:12])
+        return _THINKING.format(subject=f"“{words}”")
+
+    def _importance(self, message: str) -> int:
+        observation = tagged(message, "observation") or message
+        return min(10, 3 + 2 * len(stems(observation) & _WEIGHTY))
+
+    def _structured(self, prompt: Prompt, schema: Any) -> Any:
+        value = value_for_schema(schema, seed=self._settings.seed)
+        if isinstance(value, dict) and isinstance(value.get("importance"), int):
+            value["importance"] = self._importance(prompt.last_message)
+        return value
