@@ -52,9 +52,8 @@ class AnthropicReader:
             if self.ended:
                 return
             try:
-                event = load_object(payload)
-                self._event(event)
-            except (ValueError, KeyError, TypeError) as error:
+                self._event(load_object(payload))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 if not payload.strip():
                     continue
                 what = f"has an event that begins with {payload[:200]!r} ({type(error).__name__}: {error})"
@@ -149,7 +148,7 @@ class AnthropicReader:
             final = {name: value for name, value in usage.items() if value is not None and name != "cache_creation"}
             self._usage.update(final)
             known = anthropic_usage(self._usage, estimated=count(usage.get("output_tokens")) is None)
-        reason = event["delta"].get("stop_reason")
+        reason = _object(event.get("delta")).get("stop_reason")
         self.batch.add(Delta(finish_reason=anthropic_finish_reason(reason) if reason else None, usage=known, pieces=0))
 
 

@@ -87,7 +87,7 @@ def error_of_response(origin: Origin, status: int, headers: Mapping[str, str], b
     """
     said = _said(body)
     kind, advice = _kind(origin, status, said)
-    should_retry = headers.get("x-should-retry")
+    retryable = kind.retryable and status >= 400 and headers.get("x-should-retry") != "false"
     return kind(
         f"{origin.provider} refused {origin.model!r} with status {status}: {origin.clean(said.message)!r}. {advice}",
         provider=origin.provider,
@@ -96,7 +96,7 @@ def error_of_response(origin: Origin, status: int, headers: Mapping[str, str], b
         code=said.code,
         request_id=origin.request_id,
         retry_after=retry_after_seconds(headers) if status in (408, 409, 429) or status >= 500 else None,
-        retryable=should_retry == "true" if should_retry in ("true", "false") and kind.retryable else None,
+        retryable=retryable,
     )
 
 

@@ -9,7 +9,10 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -24,7 +27,7 @@ from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.llm.transports.batch import load_object
 from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed
 
-__all__ = ["HttpSession", "connection_lost", "lower_case", "raise_timeout"]
+__all__ = ["HttpSession", "connection_lost", "lower_case", "proxy_for", "raise_timeout"]
 
 _LONGEST_ERROR_BODY = 64 * 1024
 _ERROR_BODY_SECONDS = 2.0
@@ -62,6 +65,7 @@ class HttpSession:
                         **call.endpoint.headers,
                     },
                     allow_redirects=False,
+                    proxy=proxy_for(base_url),
                     timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect),
                 )
                 origin = _with_request_id(origin, response)
@@ -107,7 +111,7 @@ class HttpSession:
                 # The number of calls at a time is the rate limiter's business; a pool that queues would hide it.
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
+                trust_env=False,
             )
         return self._session
 
@@ -146,6 +150,19 @@ def raise_timeout(origin: Origin, phase: TimeoutPhase, seconds: float, cause: Ba
     ) from cause
 
 
+@lru_cache(maxsize=64)
+def proxy_for(base_url: str) -> str | None:
+    """Return the proxy that the environment names for `base_url`; never one for this machine itself.
+
+    aiohttp's own reading of the environment would also take credentials from a `.netrc` file.
+    """
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        return None
+    return None if proxy_bypass(host) else getproxies().get(parts.scheme)
+
+
 def _with_request_id(origin: Origin, response: aiohttp.ClientResponse) -> Origin:
     request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
     return Origin(origin.provider, origin.model, origin.base_url, request_id, origin.secret)
@@ -164,11 +181,13 @@ async def _whole_body(response: aiohttp.ClientResponse, origin: Origin) -> bytes
 async def _error_body(response: aiohttp.ClientResponse) -> bytes:
     pieces: list[bytes] = []
     # The status has arrived and says more than a body that does not: neither a broken nor a silent one replaces it.
-    with suppress(aiohttp.ClientError, TimeoutError):
-        async with asyncio.timeout(_ERROR_BODY_SECONDS):
-            while sum(map(len, pieces)) < _LONGEST_ERROR_BODY and (piece := await response.content.readany()):
-                pieces.append(piece)
-    response.close()
+    try:
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(_ERROR_BODY_SECONDS):
+                while sum(map(len, pieces)) < _LONGEST_ERROR_BODY and (piece := await response.content.readany()):
+                    pieces.append(piece)
+    finally:
+        response.close()
     return b"".join(pieces)[:_LONGEST_ERROR_BODY]
 
 

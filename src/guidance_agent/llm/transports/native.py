@@ -83,8 +83,8 @@ class NativeStream:
             data = self._buffered()
             if not data and not self._content.at_eof():
                 data = await self._wait()
-            if self._unchecked and not self._over:
-                self._check_beginning(data)
+                if self._over:
+                    break
             deltas = self._parsed(data) if data else self._last_deltas()
             if deltas:
                 self._watchdog.content_arrived()
@@ -114,7 +114,9 @@ class NativeStream:
             arrived = True
             return data
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            self._fail(self._why(error))
+            # An answer that was closed while it was waited for has ended, not failed.
+            if not self._over:
+                self._fail(self._why(error))
             return b""
         except asyncio.CancelledError:
             await self.aclose()
@@ -141,8 +143,10 @@ class NativeStream:
         self._fail(malformed(self._origin, f"is {kind!r}, not an event stream, and begins with {data[:200]!r}"))
 
     def _parsed(self, data: bytes) -> list[Delta]:
-        if self._over:
-            return []
+        if self._unchecked:
+            self._check_beginning(data)
+            if self._over:
+                return []
         reader = self._reader
         try:
             reader.read(self._sse.feed(data))
@@ -155,14 +159,13 @@ class NativeStream:
         return reader.batch.take(last=self._over)
 
     def _last_deltas(self) -> list[Delta]:
-        if self._failure is None:
-            try:
-                self._reader.read(self._sse.finish())
-                if not self._reader.ended:
-                    self._reader.end_of_body()
-                self._finish()
-            except ModelError as error:
-                self._fail(error)
+        try:
+            self._reader.read(self._sse.finish())
+            if not self._reader.ended:
+                self._reader.end_of_body()
+            self._finish()
+        except ModelError as error:
+            self._fail(error)
         return self._reader.batch.take(last=True)
 
     def _fail(self, error: ModelError) -> None:

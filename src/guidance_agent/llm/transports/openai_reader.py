@@ -49,14 +49,18 @@ class OpenAIReader:
         for payload in payloads:
             if self.ended:
                 return
-            if payload.startswith("[DONE]"):
+            if payload == "[DONE]":
                 self.end_of_body()
                 return
             try:
                 self._chunk(load_object(payload))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                if not payload.strip():
+                stripped = payload.strip()
+                if not stripped:
                     continue
+                if stripped == "[DONE]":
+                    self.end_of_body()
+                    return
                 what = f"has a chunk that begins with {payload[:200]!r} ({type(error).__name__}: {error})"
                 raise malformed(self._origin, what) from error
 
@@ -81,13 +85,16 @@ class OpenAIReader:
         return self._reasons[0] if 0 in self._reasons else next(iter(self._reasons.values()))
 
     def _chunk(self, chunk: dict[str, Any]) -> None:
-        if chunk.get("error"):
-            raise mid_stream_error(self._origin, chunk["error"])
         for choice in chunk.get("choices") or ():
             number = choice.get("index") or 0
             delta = choice.get("delta")
             if delta:
-                self._delta(delta, number)
+                if number == 0 and len(delta) == 1 and type(text := delta.get("content")) is str:
+                    # Nearly every chunk is one piece of text and nothing else.
+                    if text:
+                        self.batch.add_text(text)
+                else:
+                    self._delta(delta, number)
             reason = choice.get("finish_reason")
             if reason:
                 self._reasons[number] = openai_finish_reason(reason)
@@ -98,14 +105,16 @@ class OpenAIReader:
             known = openai_usage(usage)
             if known is not None:
                 self.batch.add(Delta(usage=known, pieces=0))
+        # Last, because a chunk that reports an error may report what was used until then.
+        if chunk.get("error"):
+            raise mid_stream_error(self._origin, chunk["error"])
 
     def _delta(self, delta: dict[str, Any], choice: int) -> None:
         if choice == 0:
-            text = delta.get("content")
-            if text:
-                self.batch.add_text(_text_of(text))
-            elif (reasoning := reasoning_field(delta)) is not None:
+            if reasoning := reasoning_field(delta):
                 self.batch.add_reasoning(reasoning)
+            if text := delta.get("content"):
+                self.batch.add_text(_text_of(text))
             if refusal := delta.get("refusal"):
                 self._refused = True
                 self.batch.add_text(_string(refusal))
