@@ -7,7 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from guidance_agent.provider_simulator.adapters import ANTHROPIC, OPENAI, make_id
-from guidance_agent.provider_simulator.exchange import Exchange, require_key
+from guidance_agent.provider_simulator.admission import require_key
+from guidance_agent.provider_simulator.exchange import Exchange
 from guidance_agent.provider_simulator.faults import seeded
 from guidance_agent.provider_simulator.models import ModelSpec, Wire, known_models, resolve_model
 from guidance_agent.provider_simulator.state import STATE

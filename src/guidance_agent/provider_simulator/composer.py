@@ -27,8 +27,8 @@ _WEIGHTY = stems(
     "benefits loss abuse redundancy dependants disability inheritance"
 )
 _THINKING = (
-    "The question is about {subject}. The facts in the prompt come first, then the ways open with the risks of each, at "
-    "the same depth. No steer. One check of understanding, then where free help is to be had."
+    "The question is about {subject}. The facts in the prompt come first, then the ways open with the risks of each, "
+    "at the same depth. No steer. One check of understanding, then where free help is to be had."
 )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from guidance_agent.provider_simulator.accounting import CacheUse
-from guidance_agent.provider_simulator.adapters import Adapter, api_key
+from guidance_agent.provider_simulator.adapters import Adapter
+from guidance_agent.provider_simulator.admission import read_json, require_key
 from guidance_agent.provider_simulator.answer import Answer
 from guidance_agent.provider_simulator.clock import sleep_until
 from guidance_agent.provider_simulator.delivery import Delivery, require_transport, reset_connection
@@ -21,57 +21,42 @@ from guidance_agent.provider_simulator.frames import with_line_ending
 from guidance_agent.provider_simulator.models import Wire
 from guidance_agent.provider_simulator.pacing import Pace
 from guidance_agent.provider_simulator.prompt import Prompt
+from guidance_agent.provider_simulator.request_log import RequestRecord
 from guidance_agent.provider_simulator.scripts import Script, script_of_model_name
 from guidance_agent.provider_simulator.state import SimulatorState
-from guidance_agent.provider_simulator.wire_errors import ProviderError, error_body, standard_error
+from guidance_agent.provider_simulator.wire_errors import ProviderError, error_body
 
-__all__ = ["Exchange", "read_json", "require_key"]
+__all__ = ["Exchange", "fault_before_answer"]
 
 SCRIPT_HEADER = "x-simulator-script"
 _EAGER_PIECES = 5_000
 
 
-def require_key(wire: Wire, headers: Mapping[str, str]) -> str:
-    """The key of a request; raises the provider's 401 without one, and for `invalid` and `wrong…`."""
-    key = api_key(wire, headers)
-    if key is None and wire == "openai":
-        raise ProviderError(
-            401,
-            "invalid_request_error",
-            "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "
-            "auth (i.e. Authorization: Bearer YOUR_KEY). You can obtain an API key from "
-            "https://platform.openai.com/account/api-keys.",
-        )
-    if key is None:
-        raise ProviderError(
-            401, "authentication_error", "x-api-key header is required", headers={"x-should-retry": "false"}
-        )
-    if key == "invalid" or key.startswith("wrong"):
-        error = standard_error(wire, 401)
-        if wire == "openai":
-            error.message = error.message.replace("provided.", f"provided: {_masked(key)}.", 1)
-        raise error
-    return key
-
-
-def _masked(key: str) -> str:
-    return key if len(key) < 12 else f"{key[:8]}{'*' * (len(key) - 12)}{key[-4:]}"
-
-
-async def read_json(request: web.Request, wire: Wire) -> dict[str, Any]:
-    raw = await request.read()
-    try:
-        body = json.loads(raw)
-    except ValueError as error:
-        message = (
-            f"The request body is not valid JSON: {error}"
-            if wire == "anthropic"
-            else "We could not parse the JSON body of your request. The API expects a JSON payload."
-        )
-        raise ProviderError(400, "invalid_request_error", message) from error
-    if not isinstance(body, dict):
-        raise ProviderError(400, "invalid_request_error", "The request body must be a JSON object.")
-    return body
+async def fault_before_answer(
+    state: SimulatorState, record: RequestRecord, request: web.Request, fault: Fault, wire: Wire
+) -> web.StreamResponse | None:
+    """What a fault does before anything is sent; None when the answer goes its way."""
+    record.fault = fault.kind
+    match fault.kind:
+        case "status":
+            raise fault_error(fault, wire)
+        case "slow_headers":
+            seconds = float("inf") if fault.seconds is None else fault.seconds
+            await sleep_until(state.clock, record.received_at + seconds)
+        case "accept_then_drop":
+            transport = require_transport(request)
+            if fault.abrupt:
+                reset_connection(transport)
+            else:
+                transport.close()
+            raise ConnectionResetError("dropped on request before the answer")
+        case "redirect":
+            record.status = 307
+            return web.Response(status=307, headers={"location": fault.location})
+        case "wrong_content_type":
+            record.status = 200
+            return web.Response(text="<html><body>Sign in</body></html>", content_type="text/html")
+    return None
 
 
 class Exchange:
@@ -112,8 +97,7 @@ class Exchange:
             body=json.dumps(body, ensure_ascii=False),
         )
         if fault is not None:
-            self._record.fault = fault.kind
-            early = await self._fault_before_answer(fault)
+            early = await fault_before_answer(self._state, self._record, self._request, fault, self._adapter.wire)
             if early is not None:
                 return early
         prompt = self._adapter.read(body, self._state.settings)
@@ -138,28 +122,6 @@ class Exchange:
         record.stream = bool(body.get("stream", False))
         if record.stream:
             record.operation += ".stream"
-
-    async def _fault_before_answer(self, fault: Fault) -> web.StreamResponse | None:
-        match fault.kind:
-            case "status":
-                raise fault_error(fault, self._adapter.wire)
-            case "slow_headers":
-                seconds = float("inf") if fault.seconds is None else fault.seconds
-                await sleep_until(self._state.clock, self._arrived + seconds)
-            case "accept_then_drop":
-                transport = require_transport(self._request)
-                if fault.abrupt:
-                    reset_connection(transport)
-                else:
-                    transport.close()
-                raise ConnectionResetError("dropped on request before the answer")
-            case "redirect":
-                self._record.status = 307
-                return web.Response(status=307, headers={"location": fault.location})
-            case "wrong_content_type":
-                self._record.status = 200
-                return web.Response(text="<html><body>Sign in</body></html>", content_type="text/html")
-        return None
 
     def _script(self, fault: Fault | None) -> Script | None:
         if fault is not None and fault.script is not None:

@@ -73,14 +73,15 @@ class _Generator:
     def _resolved(self, schema: Any) -> Mapping[str, Any]:
         if not isinstance(schema, Mapping):
             return {}
-        seen = 0
-        while "$ref" in schema and seen < _DEEPEST:
+        resolved: dict[str, Any] = dict(schema)
+        for _ in range(_DEEPEST):
+            if "$ref" not in resolved:
+                break
             target: Any = self._root
-            for part in str(schema["$ref"]).lstrip("#/").split("/"):
+            for part in str(resolved.pop("$ref")).lstrip("#/").split("/"):
                 target = target[part.replace("~1", "/").replace("~0", "~")] if part else target
-            schema = {**target, **{k: v for k, v in schema.items() if k != "$ref"}}
-            seen += 1
-        return schema
+            resolved = {**target, **resolved}
+        return resolved
 
     def _branch(self, branches: Sequence[Any], depth: int) -> Any:
         resolved = [self._resolved(branch) for branch in branches]

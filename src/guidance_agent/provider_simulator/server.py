@@ -8,7 +8,13 @@ from typing import Self
 
 from aiohttp import web
 
-from guidance_agent.provider_simulator import SIMULATOR_HEADER, SIMULATOR_VERSION, answer_routes, control_routes
+from guidance_agent.provider_simulator import (
+    SIMULATOR_HEADER,
+    SIMULATOR_VERSION,
+    answer_routes,
+    control_routes,
+    embedding_routes,
+)
 from guidance_agent.provider_simulator.cache import PromptCaches
 from guidance_agent.provider_simulator.clock import Clock, SystemClock
 from guidance_agent.provider_simulator.composer import Composer
@@ -74,7 +80,7 @@ class ProviderSimulator:
         app = web.Application(client_max_size=_BODY_LIMIT)
         app[STATE] = self._state
         app.on_response_prepare.append(_label)
-        for table in (answer_routes.routes, control_routes.routes):
+        for table in (answer_routes.routes, embedding_routes.routes, control_routes.routes):
             app.router.add_routes(table)
         # A handler is cancelled when its client leaves: that is how the log learns of it within milliseconds.
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,8 +30,7 @@ _STOP_WORDS = frozenset(
         get got one two may must does did pension pensions""",
     )
 )
-_MONTHS = (None, "January", "February", "March", "April", "May", "June", "July", "August", "September")
-_MONTHS += ("October", "November", "December")
+_MONTHS = tuple(calendar.month_name)
 
 
 @dataclass(frozen=True, slots=True)
