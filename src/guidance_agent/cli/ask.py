@@ -1,0 +1,85 @@
+"""`guidance-agent ask`: one question, one streamed answer."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guidance_agent.cli import options
+from guidance_agent.cli.exit_codes import ExitCode
+from guidance_agent.cli.margin import Margin
+from guidance_agent.cli.output import write_output
+
+if TYPE_CHECKING:
+    from guidance_agent.core.types import CustomerProfile
+
+__all__ = ["EXAMPLES", "ask"]
+
+EXAMPLES = (
+    "guidance-agent ask",
+    'guidance-agent ask "Can I take my pension at 55?"',
+    "guidance-agent ask --persona moira --show-reasoning",
+    "guidance-agent ask --customer customer.json --json | jq -rj 'select(.type == \"text_delta\").text'",
+    "guidance-agent ask - < question.txt > answer.txt",
+)
+
+
+def ask(
+    question: Annotated[
+        str | None,
+        typer.Argument(help="What the customer asks; - reads standard input.", show_default="the customer's own"),
+    ] = None,
+    customer: options.CustomerFile = None,
+    persona: options.Persona = None,
+    list_personas: Annotated[
+        bool, typer.Option("--list-personas", help="List the invented customers and their questions.")
+    ] = False,
+    model: options.Model = None,
+    reasoning_model: options.ReasoningModel = None,
+    no_reasoning: options.NoReasoning = False,
+    as_json: options.AsJson = False,
+    all_events: options.AllEvents = False,
+    show_reasoning: options.ShowReasoning = False,
+    data_dir: options.DataDir = None,
+    quiet: options.Quiet = False,
+) -> ExitCode:
+    """Stream the answer to one question."""
+    from guidance_agent.cli.customers import choose_customer, choose_question, persona_lines
+
+    if list_personas:
+        write_output("\n".join(persona_lines()) + "\n")
+        return ExitCode.DONE
+    who = choose_customer(customer, persona)
+    words = choose_question(question, who)
+    settings = options.load_settings(data_dir=data_dir, model=model, reasoning_model=reasoning_model)
+
+    from guidance_agent.cli.answering import stream_answer
+    from guidance_agent.cli.printers import JsonPrinter, Printer, TextPrinter
+    from guidance_agent.cli.session import Session
+
+    margin = Margin(notes=not quiet and not as_json and sys.stdout.isatty())
+    printer: Printer
+    if as_json:
+        printer = JsonPrinter(margin, show_reasoning=show_reasoning, all_events=all_events)
+    else:
+        printer = TextPrinter(margin, show_reasoning=show_reasoning)
+    margin.note(_heading(who, words))
+    margin.note()
+    with Session(settings) as session:
+        history = [{"role": "customer", "content": words}]
+        answer = stream_answer(session, printer, who, history, use_reasoning=not no_reasoning)
+    if answer.error is not None:
+        raise answer.error
+    if answer.interrupted:
+        margin.note("Stopped. What was shown is recorded.")
+        return ExitCode.INTERRUPTED
+    margin.note("Next: guidance-agent chat (a conversation), guidance-agent ask --list-personas (other customers)")
+    return ExitCode.DONE
+
+
+def _heading(customer: CustomerProfile, question: str) -> str:
+    name = customer.first_name or customer.customer_id
+    who = name if customer.age is None else f"{name}, {customer.age}"
+    return f"{who}: {' '.join(question.split())}"

@@ -1,0 +1,137 @@
+"""An open advisor on an event loop in a thread of its own, and its turns pulled from the main thread.
+
+The main thread reads the keyboard and writes to the terminal, both of which may block for as long as they like; the
+advisor's leases, time-outs and background work go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from guidance_agent import AdvisorAgent, CustomerProfile, Event, GuidanceAgentError, Settings, Turn
+from guidance_agent.core.types import HistoryEntry
+
+__all__ = ["LiveTurn", "Session"]
+
+Result = TypeVar("Result")
+
+
+class Session:
+    """A context manager that opens the advisor and closes it with everything that still runs.
+
+    Raises:
+        ConfigurationError, StorageError: on entering, as `AdvisorAgent`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened: Future[AdvisorAgent] = Future()
+        self._running = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._holder: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="guidance-agent-session")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._opened.result()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+        if self._failure is not None:
+            raise self._failure
+
+    def turn(
+        self,
+        customer: CustomerProfile,
+        history: Sequence[HistoryEntry],
+        *,
+        use_reasoning: bool,
+        consultation_id: str | None = None,
+    ) -> LiveTurn:
+        """Return one turn, to be entered with `with` and iterated for its events."""
+        turn = self._opened.result().consult(customer, history, use_reasoning, consultation_id=consultation_id)
+        return LiveTurn(turn, self)
+
+    def submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Run `work` on the session's loop."""
+        if self._loop is None:
+            work.close()
+            raise GuidanceAgentError("The session is not open. Use it inside `with Session(...) as session`.")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._hold())
+        except asyncio.CancelledError as error:
+            if not self._opened.done():
+                self._opened.set_exception(error)
+        except BaseException as error:
+            if self._opened.done():
+                self._failure = error
+            else:
+                self._opened.set_exception(error)
+        finally:
+            self._running.set()
+
+    async def _hold(self) -> None:
+        self._loop, self._holder = asyncio.get_running_loop(), asyncio.current_task()
+        self._running.set()
+        async with AdvisorAgent(settings=self._settings) as advisor:
+            self._opened.set_result(advisor)
+            await asyncio.Event().wait()
+
+    def _close(self) -> None:
+        self._running.wait()
+        if self._loop is not None and self._holder is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._holder.cancel)
+        self._thread.join()
+
+
+class LiveTurn:
+    """One turn of a session. Leaving the `with` block ends it and waits until its end is recorded."""
+
+    def __init__(self, turn: Turn, session: Session) -> None:
+        self._turn = turn
+        self._session = session
+        self._stopping: Future[None] | None = None
+
+    @property
+    def error(self) -> GuidanceAgentError | None:
+        """What ended the turn, once its iteration has ended with `Failed`."""
+        return self._turn.exception
+
+    def stop(self) -> None:
+        """Ask the turn to end; its iteration ends soon after. Returns at once and may be called by a signal."""
+        if self._stopping is None:
+            self._stopping = self._session.submit(self._turn.aclose())
+
+    def __enter__(self) -> Self:
+        self._session.submit(self._turn.__aenter__()).result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._stopping is not None:
+            self._stopping.result()
+
+    def __iter__(self) -> Iterator[Event]:
+        while (event := self._session.submit(self._next()).result()) is not None:
+            yield event
+
+    async def _next(self) -> Event | None:
+        return await anext(self._turn, None)
