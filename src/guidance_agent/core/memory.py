@@ -1,0 +1,263 @@
+"""The memory stream: what each customer said before, recalled by recency, importance and relevance.
+
+The score follows Park et al., "Generative Agents" (arXiv 2304.03442): recency, importance and relevance, each scaled to
+[0, 1] over the customer's own memories, added with equal weights. Recency is 0.995 to the power of the hours since the
+memory was last retrieved, or made. Two things that the paper leaves open are decided here:
+
+- A component that is equal for all candidates, as with a single memory, is not stretched: it keeps its own value, which
+  lies in [0, 1] already. It cannot change the order, and the score still tells a good match from a poor one.
+- A memory that has no rating yet counts as 5 of 10; one without a vector of the question's model as relevant as the
+  average of the others. Memories with equal scores come newest first.
+
+This is for what a customer said. Facts and figures are looked up by date and never fade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from guidance_agent.core.schema import memories
+from guidance_agent.core.types import JsonObject
+from guidance_agent.errors import InputError
+from guidance_agent.retrieval.vectors import QueryVector, embedding_columns, vector_from_bytes
+
+if TYPE_CHECKING:
+    from guidance_agent.core.clock import Clock
+    from guidance_agent.core.database import Database
+    from guidance_agent.retrieval.embeddings import Embedder
+
+__all__ = ["DECAY_PER_HOUR", "NEUTRAL_IMPORTANCE", "Memory", "MemoryStream", "PendingMemory"]
+
+DECAY_PER_HOUR = 0.995
+NEUTRAL_IMPORTANCE = 5.0
+CANDIDATES = 500
+"""Most memories of a customer that one recall weighs, the newest ones."""
+_MOST_ATTEMPTS = 5
+_SMALLEST_RANGE = 1e-6
+"""Below this, values differ by rounding or by less than a second of age, which must not be stretched to a whole point."""
+_IDS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Something remembered of a customer. `score` is the sum of the three scaled components, from 0 to 3."""
+
+    id: str
+    text: str
+    kind: str
+    created_at: datetime
+    importance: float | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMemory:
+    """A memory that waits for its rating or its vector. `attempts` counts ratings that failed."""
+
+    id: str
+    text: str
+    attempts: int
+
+
+class MemoryStream:
+    """The memories of all customers; a recall sees those of one customer alone.
+
+    Args:
+        database: The records.
+        clock: Tells the age of a memory.
+        embedder: Makes the vectors of questions and memories.
+    """
+
+    def __init__(self, database: Database, clock: Clock, embedder: Embedder) -> None:
+        self._database = database
+        self._clock = clock
+        self._embedder = embedder
+
+    def observation_row(
+        self,
+        *,
+        customer_id: str,
+        consultation_id: str,
+        turn_id: str,
+        text: str,
+        simulated: bool,
+        at: datetime | None = None,
+        kind: str = "observation",
+        embedding: QueryVector | None = None,
+    ) -> JsonObject:
+        """Return the row of a new memory, for whoever writes the end of the turn; nothing is written here.
+
+        Args:
+            customer_id: Whose memory it is.
+            consultation_id: The consultation it comes from.
+            turn_id: The turn it comes from; there is one memory of each kind per turn.
+            text: What is remembered.
+            simulated: Whether a simulated model led to it.
+            at: When it was said; None is now.
+            kind: What it is.
+            embedding: Its vector, where it is known already; otherwise `embed_pending` adds it later.
+        """
+        return {
+            "id": self._clock.new_id("mem"),
+            "customer_id": customer_id,
+            "consultation_id": consultation_id,
+            "turn_id": turn_id,
+            "kind": kind,
+            "text": text,
+            "created_at": at or self._clock.now(),
+            "last_retrieved_at": None,
+            "importance": None,
+            "importance_attempts": 0,
+            "simulated": simulated,
+            **embedding_columns(embedding),
+        }
+
+    async def recall(
+        self,
+        customer_id: str,
+        query: QueryVector | str | None,
+        *,
+        limit: int = 4,
+        include_simulated: bool = False,
+        exclude_consultation: str | None = None,
+    ) -> tuple[Memory, ...]:
+        """Return this customer's memories with the highest scores, best first. Nothing is written.
+
+        Args:
+            customer_id: Whose memories; no other customer's are read.
+            query: The question or its vector; None leaves relevance out.
+            limit: Most memories returned.
+            include_simulated: Whether memories from simulated consultations count.
+            exclude_consultation: A consultation whose memories are left out.
+
+        Raises:
+            DatabaseUnavailableError: The records cannot be read.
+            ModelError: `query` is a text and the embedding model failed.
+        """
+        if isinstance(query, str):
+            query = QueryVector(self._embedder.model, (await self._embedder.embed([query]))[0])
+        conditions = [memories.c.customer_id == customer_id]
+        if not include_simulated:
+            conditions.append(memories.c.simulated.is_(False))
+        if exclude_consultation is not None:
+            conditions.append(memories.c.consultation_id != exclude_consultation)
+        newest_first = (memories.c.created_at.desc(), memories.c.id.desc())
+        candidates = sa.select(memories).where(*conditions).order_by(*newest_first).limit(CANDIDATES)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(candidates)).all()
+        scores = _scores(rows, query, self._clock.now())
+        # The sort is stable, so memories with equal scores stay newest first.
+        best = sorted(range(len(rows)), key=lambda place: -scores[place])[: max(limit, 0)]
+        return tuple(_memory(rows[place], scores[place]) for place in best)
+
+    async def touch(self, ids: Collection[str]) -> None:
+        """Note that these memories were retrieved now; for the background, never before the first text."""
+        await self._update(ids, {"last_retrieved_at": self._clock.now()})
+
+    async def unrated(self, limit: int = 20) -> tuple[PendingMemory, ...]:
+        """Return memories without a rating, the least tried and oldest first; those tried five times are given up."""
+        missing = sa.and_(memories.c.importance.is_(None), memories.c.importance_attempts < _MOST_ATTEMPTS)
+        return await self._pending(missing, limit)
+
+    async def set_importance(self, memory_id: str, value: float | None) -> None:
+        """Store a rating from 1 to 10, or with None count one more attempt that failed.
+
+        Raises:
+            InputError: The rating lies outside 1 to 10.
+        """
+        if value is None:
+            await self._update([memory_id], {"importance_attempts": memories.c.importance_attempts + 1})
+            return
+        if not 1 <= value <= 10:
+            raise InputError(f"The importance of memory {memory_id!r} is {value!r}. Give a number from 1 to 10.")
+        await self._update([memory_id], {"importance": float(value)})
+
+    async def unembedded(self, limit: int = 100) -> tuple[PendingMemory, ...]:
+        """Return memories without a vector of the present embedding model, oldest first."""
+        return await self._pending(
+            sa.or_(memories.c.embedding.is_(None), memories.c.embedding_model != self._embedder.model), limit
+        )
+
+    async def set_embedding(self, memory_id: str, vector: QueryVector) -> None:
+        """Store the vector of a memory, in place of one by another model."""
+        await self._update([memory_id], embedding_columns(vector))
+
+    async def embed_pending(self, limit: int = 100) -> int:
+        """Embed memories that have no vector of the present model, and return how many; for the background.
+
+        Raises:
+            ModelError: The embedding model failed; nothing is stored.
+        """
+        pending = await self.unembedded(limit)
+        if not pending:
+            return 0
+        vectors = await self._embedder.embed([memory.text for memory in pending])
+        async with self._database.write() as connection:
+            for memory, vector in zip(pending, vectors, strict=True):
+                values = embedding_columns(QueryVector(self._embedder.model, vector))
+                await connection.execute(sa.update(memories).where(memories.c.id == memory.id).values(**values))
+        return len(pending)
+
+    async def erase_customer(self, customer_id: str) -> int:
+        """Delete all memories of a customer and return how many there were."""
+        async with self._database.write() as connection:
+            result = await connection.execute(sa.delete(memories).where(memories.c.customer_id == customer_id))
+        return result.rowcount
+
+    async def _pending(self, condition: sa.ColumnElement[bool], limit: int) -> tuple[PendingMemory, ...]:
+        query = (
+            sa.select(memories.c.id, memories.c.text, memories.c.importance_attempts)
+            .where(condition)
+            .order_by(memories.c.importance_attempts, memories.c.created_at, memories.c.id)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            return tuple(PendingMemory(*row) for row in await connection.execute(query))
+
+    async def _update(self, ids: Collection[str], values: JsonObject) -> None:
+        wanted = list(ids)
+        if not wanted:
+            return
+        async with self._database.write() as connection:
+            for start in range(0, len(wanted), _IDS_AT_ONCE):
+                some = memories.c.id.in_(wanted[start : start + _IDS_AT_ONCE])
+                await connection.execute(sa.update(memories).where(some).values(**values))
+
+
+def _memory(row: sa.Row[Any], score: float) -> Memory:
+    return Memory(row.id, row.text, row.kind, row.created_at, row.importance, score)
+
+
+def _scores(rows: Sequence[sa.Row[Any]], query: QueryVector | None, now: datetime) -> list[float]:
+    recency = [DECAY_PER_HOUR ** _hours_since(row.last_retrieved_at or row.created_at, now) for row in rows]
+    importance = [(NEUTRAL_IMPORTANCE if row.importance is None else row.importance) / 10 for row in rows]
+    relevance = _relevance(rows, query)
+    return [sum(parts) for parts in zip(_scaled(recency), _scaled(importance), _scaled(relevance), strict=True)]
+
+
+def _hours_since(then: datetime, now: datetime) -> float:
+    # A clock that was set back must not make a memory more recent than now.
+    return max((now - then).total_seconds(), 0.0) / 3_600
+
+
+def _relevance(rows: Sequence[sa.Row[Any]], query: QueryVector | None) -> list[float]:
+    known = [None if query is None else _similarity(row, query) for row in rows]
+    given = [value for value in known if value is not None]
+    neutral = sum(given) / len(given) if given else 0.0
+    return [neutral if value is None else value for value in known]
+
+
+def _similarity(row: sa.Row[Any], query: QueryVector) -> float | None:
+    if row.embedding is None or (row.embedding_model, row.embedding_dimensions) != (query.model, len(query.values)):
+        return None
+    return max(float(vector_from_bytes(row.embedding) @ query.values), 0.0)
+
+
+def _scaled(values: Sequence[float]) -> Sequence[float]:
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return values if high - low < _SMALLEST_RANGE else [(value - low) / (high - low) for value in values]

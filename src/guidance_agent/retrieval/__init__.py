@@ -1,0 +1,1 @@
+"""Finding what the model should know for one question: facts, cases, rules and memories."""
