@@ -46,6 +46,9 @@ _PREFIX_LIFE = 300.0
 _SHARE_OF_COUNT = 0.9
 _SHARE_OF_ESTIMATE = 0.7
 
+# Lines that have had a part in common make it a shared one.
+_SEVERAL = 2
+
 
 class CallIdentity(NamedTuple):
     """Which cache a call meets, and which calls it continues.
@@ -75,8 +78,6 @@ class _Entry:
     counted: bool
     readable_at: float
     alive_until: float
-    line: str | None
-    shared: bool = False
 
 
 class CacheHistory:
@@ -89,7 +90,8 @@ class CacheHistory:
         self, *, clock: Callable[[], float] = time.monotonic, max_entries: int = 10_000, max_lines: int = 2_000
     ) -> None:
         self._clock = clock
-        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str | None, str], _Entry] = OrderedDict()
+        self._users: OrderedDict[tuple[str, str], frozenset[str | None]] = OrderedDict()
         self._lines: OrderedDict[CallIdentity, tuple[PlannedPart, ...]] = OrderedDict()
         self._max_entries = max_entries
         self._max_lines = max_lines
@@ -157,8 +159,7 @@ class CacheHistory:
         gone = next((part for part in before if part.fingerprint not in present), None)
         if gone is None:
             return None
-        entry = self._entries.get((identity.cache, gone.fingerprint))
-        if not same_line and (entry is None or not entry.shared):
+        if not same_line and len(self._users.get((identity.cache, gone.fingerprint), ())) < _SEVERAL:
             return None
         # Tools or a schema that were not there before move everything that follows them.
         names = {part.name for part in before}
@@ -171,7 +172,7 @@ class CacheHistory:
                 index <= point.index <= index + plan.look_back for point in plan.breakpoints
             ):
                 continue
-            entry = self._entries.get((identity.cache, plan.prefixes[index]))
+            entry = self._entries.get((identity.cache, plan.cache_key, plan.prefixes[index]))
             if entry is not None:
                 yield entry
 
@@ -186,8 +187,8 @@ class CacheHistory:
             # What was read and written together reaches to the last breakpoint.
             counted = plan.caching == "explicit" and position == len(kept) - 1
             tokens = stored if counted else part.tokens
-            entry = _Entry(tokens, counted, readable_at, started_at + life, identity.line)
-            key = (identity.cache, part.fingerprint)
+            entry = _Entry(tokens, counted, readable_at, started_at + life)
+            key = (identity.cache, plan.cache_key, part.fingerprint)
             before = self._entries.get(key)
             self._entries[key] = entry if before is None else _renewed(before, entry, started_at)
             self._entries.move_to_end(key)
@@ -195,6 +196,13 @@ class CacheHistory:
             self._entries.popitem(last=False)
 
     def _keep_line(self, identity: CallIdentity, plan: CachePlan) -> None:
+        for part in plan.parts:
+            user = (identity.cache, part.fingerprint)
+            known = self._users.get(user, frozenset())
+            self._users[user] = known if len(known) >= _SEVERAL else known | {identity.line}
+            self._users.move_to_end(user)
+        while len(self._users) > self._max_entries:
+            self._users.popitem(last=False)
         for key in (identity, identity._replace(line=None)):
             self._lines[key] = plan.parts
             self._lines.move_to_end(key)
@@ -250,7 +258,6 @@ def _kept(plan: CachePlan) -> list[tuple[PlannedPart, float]]:
 
 def _renewed(before: _Entry, now: _Entry, started_at: float) -> _Entry:
     """Return the entry after another call with the same prefix, which read it, or wrote it again."""
-    now.shared = before.shared or before.line != now.line
     if before.alive_until > started_at:
         now.readable_at = min(now.readable_at, before.readable_at)
         now.alive_until = max(now.alive_until, before.alive_until)

@@ -66,7 +66,8 @@ def resolve(model: str, settings: Settings, environ: Mapping[str, str]) -> Resol
     profile = _profile(model, provider, own)
     wire = own.wire or profile.wire
     base_url = _base_url(profile, wire, own, environ)
-    if wire is not None and base_url is None and profile.default_base_url is None:
+    has_default = profile.default_base_url is not None and wire == profile.wire
+    if wire is not None and base_url is None and not has_default:
         variable = profile.base_url_variables[0]
         raise ConfigurationError(
             f"The provider {provider!r} of model {model!r} has no address. Set {variable} or "

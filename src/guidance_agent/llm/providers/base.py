@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, Self
@@ -143,7 +144,7 @@ class ProviderProfile(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(ABC):
     """What the profiles share: their data, and the settings that override the traits of single models.
 
     Attributes:
@@ -167,12 +168,13 @@ class Profile:
     cache_minimums: Mapping[str, int] = field(default_factory=dict)
     context_windows: Mapping[str, int] = field(default_factory=dict)
 
+    @abstractmethod
     def known_traits(self, model: str) -> ModelTraits:
         """Return the traits of `model` before the overrides."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cache_plan(self, request: ModelRequest) -> CachePlan:
-        raise NotImplementedError
+        """Return where to cache the request's stable parts, and why not where not."""
 
     def traits(self, model: str) -> ModelTraits:
         """Return what `model` (without the provider prefix) can do, overrides included."""

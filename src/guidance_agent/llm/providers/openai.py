@@ -14,7 +14,7 @@ shared parts are written at most eight times in half an hour, and eight times 15
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guidance_agent.llm.messages import ModelRequest
 from guidance_agent.llm.price_map import bundled_price_map
@@ -61,7 +61,9 @@ class OpenAIProfile(Profile):
         record = bundled_price_map().record(model)
         if record is None or record.get("litellm_provider") != "openai":
             return _UNLISTED
-        return traits_from_record(record, _UNLISTED)
+        # Writes have a price only where prompts are marked; the map does not flag every such model.
+        marked = record.get("cache_creation_input_token_cost") is not None
+        return traits_from_record(record, replace(_UNLISTED, caching="explicit") if marked else _UNLISTED)
 
     def cache_plan(self, request: ModelRequest) -> CachePlan:
         traits = self.traits(request.model.partition("/")[2])

@@ -44,6 +44,11 @@ PERSONAL_PARTS = frozenset({"customer", "conversation"})
 _MARGIN = 0.10
 _TOKENS_PER_MESSAGE = 4
 
+# Estimated tokens by the fingerprint of a prefix: every turn repeats the prompt of the last one, and a fingerprint
+# keeps no customer's text in memory.
+_MAX_COUNTS = 20_000
+_counts: dict[str, int] = {}
+
 
 class MeasuredPrompt(NamedTuple):
     """The named parts of a prompt with nothing decided yet, and the fingerprint after each message but the last."""
@@ -61,23 +66,24 @@ def measure_prompt(request: ModelRequest, *, token_factor: float = 1.0) -> Measu
         token_factor: Tokens of this provider for each that `estimate_tokens` counts.
     """
     digest = hashlib.sha256()
-    counted = 0.0
+    counted = 0
     parts: list[PlannedPart] = []
     prefixes: list[str] = []
     for name, text in _before_messages(request):
         digest.update(text.encode("utf-8", "surrogatepass"))
-        counted += estimate_tokens(text) * token_factor
-        parts.append(_part(name, -1, digest.hexdigest(), counted))
+        counted += estimate_tokens(text)
+        parts.append(_part(name, -1, digest.hexdigest(), counted * token_factor))
     last = len(request.messages) - 1
     for index, message in enumerate(request.messages):
         if index == last and message.part is None:
             break
-        digest.update(_serialised(message).encode("utf-8", "surrogatepass"))
-        counted += _tokens(message) * token_factor
+        digest.update(_serialised(message))
+        fingerprint = digest.hexdigest()
+        counted = _counted_up_to(fingerprint, counted, message)
         if index < last:
-            prefixes.append(digest.hexdigest())
+            prefixes.append(fingerprint)
         if message.part is not None:
-            parts.append(_part(message.part, index, digest.hexdigest(), counted))
+            parts.append(_part(message.part, index, fingerprint, counted * token_factor))
     return MeasuredPrompt(tuple(parts), tuple(prefixes), request.messages)
 
 
@@ -163,9 +169,22 @@ def _before_messages(request: ModelRequest) -> list[tuple[str, str]]:
     return found
 
 
-def _serialised(message: Message) -> str:
+def _serialised(message: Message) -> bytes:
+    """Return bytes that no other message, and no two messages, have: the content's length stands before it."""
+    content = message.content.encode("utf-8", "surrogatepass")
     calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
-    return json.dumps([message.role, message.content, calls, message.tool_call_id], ensure_ascii=False) + "\n"
+    return json.dumps([message.role, len(content), calls, message.tool_call_id]).encode() + content
+
+
+def _counted_up_to(fingerprint: str, before: int, message: Message) -> int:
+    """Return the estimated tokens of the prefix; a prefix that was seen before is not counted again."""
+    known = _counts.get(fingerprint)
+    if known is None:
+        known = before + _tokens(message)
+        if len(_counts) >= _MAX_COUNTS:
+            _counts.clear()
+        _counts[fingerprint] = known
+    return known
 
 
 def _tokens(message: Message) -> int:
