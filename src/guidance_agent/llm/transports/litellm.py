@@ -155,6 +155,9 @@ class LiteLLMTransport:
                     answer = await function(
                         **arguments, **common_arguments(call, route, seconds=seconds), client=client
                     )
+                    if stream and answer.completion_stream is None:
+                        # For some providers LiteLLM sends the request only when the first chunk is asked for.
+                        await answer.fetch_stream()
             if tap.failure is None:
                 return answer, tap
             failure = tap.failure

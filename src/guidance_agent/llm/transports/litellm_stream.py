@@ -116,12 +116,11 @@ class LiteLLMStream:
         """Return the next chunk, or None when the answer is over, for better or worse."""
         watchdog = self._watchdog
         failure: ModelError | None = None
-        arrived = False
         watchdog.wait_begins()
         try:
             async with self._wait.scope():
                 chunk = await self._wrapper.__anext__()
-            arrived = True
+            self._wait.note_arrival()
             return chunk
         except StopAsyncIteration:
             failure = self._incomplete()
@@ -131,7 +130,7 @@ class LiteLLMStream:
         except Exception as error:
             failure = self._why(error)
         finally:
-            watchdog.wait_ends(arrived=arrived)
+            watchdog.wait_ends()
         if self._over:
             return None
         self._over = True
@@ -157,7 +156,7 @@ class LiteLLMStream:
         body = self._body
         if body is not None and body.broken is not None:
             return connection_lost(self._origin, body.broken)
-        if self._wrapper.received_finish_reason is None:
+        if self._wrapper.received_finish_reason is None and self._wrapper.intermittent_finish_reason is None:
             return truncated(self._origin)
         if self._anthropic and body is not None and body.readable and _ANTHROPIC_END not in body.tail:
             return truncated(self._origin)
@@ -224,13 +223,20 @@ class _Wait:
     def __init__(self, loop: asyncio.AbstractEventLoop, timeouts: TimeoutSettings, first_event: float) -> None:
         self.watchdog = Watchdog(loop, timeouts, first_event=first_event, abort=self._abort)
         self._scope: asyncio.Timeout | None = None
+        self._begun = False
 
     def scope(self) -> asyncio.Timeout:
         self._scope = asyncio.timeout(None)
         return self._scope
 
+    def note_arrival(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self.watchdog.first_arrived()
+
     def note_bytes(self) -> None:
-        self.watchdog.wait_ends(arrived=True)
+        self.watchdog.wait_ends()
+        self.note_arrival()
         self.watchdog.wait_begins()
 
     def _abort(self) -> None:

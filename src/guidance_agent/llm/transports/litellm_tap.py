@@ -36,6 +36,9 @@ _LONGEST_ERROR_BODY = 64 * 1024
 _SETTLE_SECONDS = 2.0
 # Tasks that LiteLLM starts at the end of an answer and nobody owns.
 _AFTERMATH = ("Logging.", "CustomStreamWrapper.")
+# Tasks in which the event loop finalises the generators between LiteLLM and the socket, one after the other.
+_FINALISED = "async_generator_athrow"
+_QUIET_TURNS = 3
 
 _current: ContextVar[Tap | None] = ContextVar("litellm_tap", default=None)
 
@@ -218,8 +221,11 @@ class Clients:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_SECONDS):
-                while pending := [task for task in asyncio.all_tasks(loop) if _is_litellms(task)]:
-                    await asyncio.wait(pending)
+                quiet = 0
+                while quiet < _QUIET_TURNS:
+                    pending = [task for task in asyncio.all_tasks(loop) if _is_aftermath(task)]
+                    quiet = 0 if pending else quiet + 1
+                    await (asyncio.wait(pending) if pending else asyncio.sleep(0))
         worker = GLOBAL_LOGGING_WORKER
         if worker._bound_loop is loop:
             await worker.stop()
@@ -227,8 +233,9 @@ class Clients:
             await _close_cached(loop)
 
 
-def _is_litellms(task: asyncio.Task[Any]) -> bool:
-    return getattr(task.get_coro(), "__qualname__", "").startswith(_AFTERMATH)
+def _is_aftermath(task: asyncio.Task[Any]) -> bool:
+    coroutine = task.get_coro()
+    return type(coroutine).__name__ == _FINALISED or getattr(coroutine, "__qualname__", "").startswith(_AFTERMATH)
 
 
 async def _close_cached(loop: asyncio.AbstractEventLoop) -> None:
