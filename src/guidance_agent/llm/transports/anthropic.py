@@ -35,7 +35,9 @@ class AnthropicTransport:
         body = build_anthropic_body(call, stream=True)
         response, origin = await self._http.post(call, _path(call), anthropic_headers(call), body, stream=True)
         left = call.timeouts.first_event - (time.monotonic() - began)
-        return NativeStream(response, origin, AnthropicReader(origin), call.timeouts, first_event=left)
+        return NativeStream(
+            response, origin, AnthropicReader(origin), call.timeouts, first_event=left, linger=self._http.linger
+        )
 
     async def complete(self, call: PreparedCall) -> RawCompletion:
         body = build_anthropic_body(call, stream=False)

@@ -31,6 +31,7 @@ __all__ = ["HttpSession", "connection_lost", "lower_case", "proxy_for", "raise_t
 
 _LONGEST_ERROR_BODY = 64 * 1024
 _ERROR_BODY_SECONDS = 2.0
+_LINGER_SECONDS = 0.25
 _LONGEST_BODY = 128 * 1024 * 1024
 
 
@@ -39,6 +40,7 @@ class HttpSession:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._lingering: dict[aiohttp.ClientResponse, asyncio.TimerHandle] = {}
 
     async def post(
         self, call: PreparedCall, path: str, headers: Mapping[str, str], body: Mapping[str, Any], *, stream: bool
@@ -100,7 +102,19 @@ class HttpSession:
         finally:
             response.close()
 
+    def linger(self, response: aiohttp.ClientResponse) -> None:
+        """Give a body whose content is complete a moment to end, so that its connection can be used again."""
+        loop = asyncio.get_running_loop()
+        self._lingering[response] = loop.call_later(_LINGER_SECONDS, self._end_lingering, response)
+
+    def _end_lingering(self, response: aiohttp.ClientResponse) -> None:
+        self._lingering.pop(response).cancel()
+        if not response.closed:
+            response.close()
+
     async def aclose(self) -> None:
+        for response in tuple(self._lingering):
+            self._end_lingering(response)
         session, self._session = self._session, None
         if session is not None:
             await session.close()

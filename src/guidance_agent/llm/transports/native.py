@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import aiohttp
@@ -28,8 +28,6 @@ from guidance_agent.llm.transports.watchdog import Watchdog
 from guidance_agent.settings import TimeoutSettings
 
 __all__ = ["NativeStream", "WireReader"]
-
-_LINGER_SECONDS = 0.25
 
 
 class WireReader(Protocol):
@@ -59,6 +57,7 @@ class NativeStream:
         timeouts: TimeoutSettings,
         *,
         first_event: float,
+        linger: Callable[[aiohttp.ClientResponse], None],
     ) -> None:
         self.headers: Mapping[str, str] = lower_case(response)
         self.request_id = origin.request_id
@@ -68,11 +67,11 @@ class NativeStream:
         self._reader = reader
         self._timeouts = timeouts
         self._sse = SseReader()
-        self._unchecked = response.content_type != "text/event-stream"
+        self._begun = False
         self._failure: ModelError | None = None
         self._over = False
         loop = asyncio.get_running_loop()
-        self._loop = loop
+        self._linger = linger
         self._watchdog = Watchdog(loop, timeouts, first_event=first_event, abort=response.close)
         self._finalizer = weakref.finalize(self, _close_on_loop, loop, response, self._watchdog)
         self._finalizer.atexit = False
@@ -108,11 +107,8 @@ class NativeStream:
     async def _wait(self) -> bytes:
         watchdog = self._watchdog
         watchdog.wait_begins()
-        arrived = False
         try:
-            data = await self._content.readany()
-            arrived = True
-            return data
+            return await self._content.readany()
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             # An answer that was closed while it was waited for has ended, not failed.
             if not self._over:
@@ -122,7 +118,7 @@ class NativeStream:
             await self.aclose()
             raise
         finally:
-            watchdog.wait_ends(arrived=arrived)
+            watchdog.wait_ends()
 
     def _why(self, error: Exception) -> ModelError:
         phase = self._watchdog.expired
@@ -133,9 +129,12 @@ class NativeStream:
         except ModelError as timeout:
             return timeout
 
-    def _check_beginning(self, data: bytes) -> None:
+    def _begin(self, data: bytes) -> None:
         """Accept a stream whose content type is missing or wrong by how it begins; fail on anything else."""
-        self._unchecked = False
+        self._begun = True
+        self._watchdog.first_arrived()
+        if self._response.content_type == "text/event-stream":
+            return
         begin = data.removeprefix(b"\xef\xbb\xbf").lstrip()
         if begin.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):
             return
@@ -143,8 +142,8 @@ class NativeStream:
         self._fail(malformed(self._origin, f"is {kind!r}, not an event stream, and begins with {data[:200]!r}"))
 
     def _parsed(self, data: bytes) -> list[Delta]:
-        if self._unchecked:
-            self._check_beginning(data)
+        if not self._begun:
+            self._begin(data)
             if self._over:
                 return []
         reader = self._reader
@@ -179,13 +178,7 @@ class NativeStream:
         self._over = True
         self._watchdog.stop()
         if self._finalizer.detach() is not None and not self._response.closed:
-            # Until the body ends, the timer is what keeps the response alive.
-            self._loop.call_later(_LINGER_SECONDS, _close_if_open, self._response)
-
-
-def _close_if_open(response: aiohttp.ClientResponse) -> None:
-    if not response.closed:
-        response.close()
+            self._linger(self._response)
 
 
 def _close_on_loop(loop: asyncio.AbstractEventLoop, response: aiohttp.ClientResponse, watchdog: Watchdog) -> None:

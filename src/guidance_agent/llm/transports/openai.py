@@ -36,7 +36,9 @@ class OpenAITransport:
         body = build_openai_body(call, stream=True)
         response, origin = await self._http.post(call, "/chat/completions", openai_headers(call), body, stream=True)
         left = call.timeouts.first_event - (time.monotonic() - began)
-        return NativeStream(response, origin, OpenAIReader(origin), call.timeouts, first_event=left)
+        return NativeStream(
+            response, origin, OpenAIReader(origin), call.timeouts, first_event=left, linger=self._http.linger
+        )
 
     async def complete(self, call: PreparedCall) -> RawCompletion:
         body = build_openai_body(call, stream=False)

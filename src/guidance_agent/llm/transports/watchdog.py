@@ -50,15 +50,16 @@ class Watchdog:
         if self._timer is None:
             self._arm(self._deadline(now)[1])
 
-    def wait_ends(self, *, arrived: bool) -> None:
-        """Note that a wait is over; `arrived` says that the provider sent something, a ping included."""
+    def wait_ends(self) -> None:
         if self._waiting_since is not None:
             self._waited += self._loop.time() - self._waiting_since
             self._waiting_since = None
-        if arrived and self._limit[0] == "first_event":
-            self._limit = ("between_events", self._timeouts.between_events)
-            # The timer may be set for much later than the limit that holds from now on.
-            self.stop()
+
+    def first_arrived(self) -> None:
+        """Note that the provider has begun to send: from now on the limit between events holds."""
+        self._limit = ("between_events", self._timeouts.between_events)
+        # The timer may be set for much later than that.
+        self.stop()
 
     def content_arrived(self) -> None:
         self._waited = 0.0
