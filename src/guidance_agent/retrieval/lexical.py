@@ -30,7 +30,7 @@ _YamlLoader: type[yaml.CSafeLoader | yaml.SafeLoader] = getattr(yaml, "CSafeLoad
 _Model = TypeVar("_Model", bound=BaseModel)
 
 _WORD = re.compile(r"\d[\d,]*(?:\.\d+)?k?|[^\W\d_]+(?:['’][^\W\d_]+)*")
-_SUFFIXES = ("ations", "ation", "ments", "ment", "ings", "ing", "ies", "ied", "ers", "er", "ed", "es", "s", "ly", "e")
+_SUFFIXES = ("ations", "ation", "ments", "ment", "ings", "ing", "ies", "ied", "ers", "er", "ed", "es", "s", "ally", "ly", "e")
 _SHORTEST_STEM = 3
 
 
@@ -109,7 +109,7 @@ class Lexicon:
         for word, root in zip(spoken, stems, strict=True):
             if word in self._silent:
                 continue
-            weight = FAINT_WEIGHT if root in self._faint else 1.0
+            weight = FAINT_WEIGHT if root in self._faint or _is_small_number(word) else 1.0
             _add(found, root, weight)
             if before is not None:
                 _add(found, before + " " + root, PAIR_WEIGHT * weight)
@@ -118,6 +118,11 @@ class Lexicon:
             for fragment in fragments:
                 _add(found, fragment, FRAGMENT_WEIGHT * weight / len(fragments))
         return found
+
+
+def _is_small_number(word: str) -> bool:
+    # Ages and counts; those that mean something for pensions are phrases of a concept.
+    return len(word) <= 2 and word.isdigit()
 
 
 def _add(terms: dict[str, float], term: str, weight: float) -> None:

@@ -21,7 +21,7 @@ from guidance_agent.knowledge.loader import Knowledge
 from guidance_agent.knowledge.records import Figure
 from guidance_agent.retrieval.embeddings import Embedder
 from guidance_agent.retrieval.experience import Experience
-from guidance_agent.retrieval.facts import FactIndex
+from guidance_agent.retrieval.facts import FactIndex, FactTexts
 from guidance_agent.retrieval.found import (
     RetrievalLimits,
     Retrieved,
@@ -201,15 +201,17 @@ class Retriever:
         return self._ready
 
     def _build_offline(self) -> _Ready:
-        vectors = self._offline.vectors(FactIndex.texts(self._knowledge))
-        return _Ready(FactIndex(self._knowledge, self._offline.model, vectors), load_topics())
+        texts = FactTexts(self._knowledge)
+        vectors = self._offline.vectors(texts.texts)
+        return _Ready(FactIndex(self._knowledge, texts, self._offline.model, vectors), load_topics())
 
     async def _provider_index(self, provider: Embedder) -> FactIndex:
         if self._provider_facts is None:
             async with self._provider_lock:
                 if self._provider_facts is None:
-                    vectors = await provider.embed(FactIndex.texts(self._knowledge), shared=True)
-                    self._provider_facts = FactIndex(self._knowledge, provider.model, vectors)
+                    texts = await asyncio.to_thread(FactTexts, self._knowledge)
+                    vectors = await provider.embed(texts.texts, shared=True)
+                    self._provider_facts = FactIndex(self._knowledge, texts, provider.model, vectors)
         return self._provider_facts
 
     async def _ask_provider(self, texts: Sequence[str]) -> tuple[_Query | None, FactIndex | None, str | None]:

@@ -135,6 +135,11 @@ class VectorIndex:
             self._known -= gone
         return len(gone)
 
+    def scores(self, query: QueryVector) -> FloatArray:
+        """Return the cosine similarity of every row, in their order; raise `InputError` as `search` does."""
+        self._check(query)
+        return self._matrix[: len(self._ids)] @ query.values
+
     def search(
         self, query: QueryVector, limit: int, *, mask: BoolArray | None = None, weights: FloatArray | None = None
     ) -> list[Hit]:
