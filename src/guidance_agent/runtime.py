@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.types import JsonObject
     from guidance_agent.knowledge.loader import Knowledge
     from guidance_agent.llm.gateway import ModelGateway
+    from guidance_agent.provider_simulator import ProviderSimulator
     from guidance_agent.retrieval.retriever import Retriever
 
 __all__ = ["Runtime"]
@@ -70,6 +71,7 @@ class Runtime:
         self.clock = clock or SystemClock()
         self.rules = ReleasedRules()
         self._environ = os.environ if environ is None else environ
+        self.simulator: ProviderSimulator | None = None
         self._background: BackgroundWorker | None = None
         self._stack = contextlib.AsyncExitStack()
 
@@ -106,7 +108,7 @@ class Runtime:
         seed, state = self.settings.simulator_seed, self.settings.data_dir / "simulator.json"
         instant = self.settings.simulator == "instant"
         options = SimulatorSettings.instant(seed=seed) if instant else SimulatorSettings(seed=seed)
-        simulator = await stack.enter_async_context(ProviderSimulator(options.but(state_path=state)))
+        self.simulator = simulator = await stack.enter_async_context(ProviderSimulator(options.but(state_path=state)))
         provider = self.model.partition("/")[0]
         local = ProviderSettings(base_url=simulator.base_url, api_key=SecretStr("simulator"))
         self.settings = self.settings.model_copy(update={"providers": {**self.settings.providers, provider: local}})

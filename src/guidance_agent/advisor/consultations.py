@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from guidance_agent.core.clock import Clock
     from guidance_agent.core.records import ConsultationRecord, Records
 
-__all__ = ["OpenConsultation", "find_consultation", "profile_changes", "recorded_history"]
+__all__ = ["ID_LIMIT", "OpenConsultation", "find_consultation", "profile_changes", "recorded_history"]
+
+ID_LIMIT = 64
+"""Longest id of a consultation that the records hold, in characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,19 +68,20 @@ async def find_consultation(
 
     Raises:
         HistoryMismatch: when the history contradicts the recorded turns of the given id.
-        UnknownConsultationError: when the given id belongs to another customer.
+        UnknownConsultationError: when the given id belongs to another customer, or cannot be an id.
         TurnInProgressError: when the given consultation still streams a turn.
     """
     fingerprint = transcript_hash(history)
     if consultation_id is None:
         record = await records.open_consultation(customer.customer_id, fingerprint)
     else:
+        _check_id(consultation_id)
         record = await records.consultation(consultation_id)
         if record is not None:
-            _check_given(record, customer, fingerprint)
+            await _check_given(records, record, customer, fingerprint)
     if record is None:
         return OpenConsultation(
-            id=consultation_id or clock.new_id("cons"),
+            id=clock.new_id("cons") if consultation_id is None else consultation_id,
             profile=customer.prompt_values(),
             transcript=fingerprint,
             ordinal=1,
@@ -92,7 +96,17 @@ async def find_consultation(
     )
 
 
-def _check_given(record: ConsultationRecord, customer: CustomerProfile, fingerprint: str) -> None:
+def _check_id(consultation_id: str) -> None:
+    if not (0 < len(consultation_id) <= ID_LIMIT and consultation_id.isprintable()):
+        raise UnknownConsultationError(
+            f"{consultation_id[:80]!r} cannot be the id of a consultation. Use 1 to {ID_LIMIT} printable characters, "
+            "or None."
+        )
+
+
+async def _check_given(
+    records: Records, record: ConsultationRecord, customer: CustomerProfile, fingerprint: str
+) -> None:
     if record.customer_id != customer.customer_id:
         raise UnknownConsultationError(
             f"The customer {customer.customer_id!r} has no consultation {record.id!r}. Use another id, or none."
@@ -101,7 +115,10 @@ def _check_given(record: ConsultationRecord, customer: CustomerProfile, fingerpr
         raise TurnInProgressError(
             f"Consultation {record.id!r} still streams its last turn. Close or finish that turn before the next."
         )
-    if record.transcript_hash != fingerprint:
+    if record.transcript_hash == fingerprint:
+        return
+    # What was said elsewhere before the consultation began is in the fingerprint and not in the records.
+    if transcript_hash(await records.transcript(record.id)) != fingerprint:
         raise HistoryMismatch(
             f"The history contradicts the recorded turns of consultation {record.id!r}. Pass the texts exactly as they "
             "were delivered, pass None to use the record, or leave the consultation_id out."
@@ -109,7 +126,12 @@ def _check_given(record: ConsultationRecord, customer: CustomerProfile, fingerpr
 
 
 async def recorded_history(records: Records, consultation_id: str) -> tuple[HistoryEntry, ...]:
-    """Return the recorded conversation of a consultation in the form of a caller's history."""
+    """Return the recorded conversation of a consultation in the form of a caller's history.
+
+    Raises:
+        UnknownConsultationError: when `consultation_id` cannot be an id.
+    """
+    _check_id(consultation_id)
     return tuple({"role": entry.role, "content": entry.content} for entry in await records.transcript(consultation_id))
 
 
@@ -119,7 +141,7 @@ def profile_changes(opened: JsonObject, current: JsonObject) -> tuple[str, ...]:
     return tuple(
         f"{name.replace('_', ' ')}: now {_shown(current.get(name))}, was {_shown(opened.get(name))}"
         for name in names
-        if opened.get(name) != current.get(name)
+        if _shown(opened.get(name)) != _shown(current.get(name))
     )
 
 

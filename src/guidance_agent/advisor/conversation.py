@@ -25,11 +25,19 @@ _ROLES: dict[str, ConversationRole] = {
 _TONES: tuple[tuple[EmotionalTone, re.Pattern[str]], ...] = (
     (
         "distressed",
-        re.compile(r"\b(can'?t (cope|go on)|desperate|suicid\w*|end it all|hopeless|crying|grie(f|ving))\b", re.I),
+        re.compile(
+            r"\b((can'?t|cannot) (cope|go on)|desperate|suicid\w*|end (it all|my life)|kill(ing)? myself|want to die"
+            r"|self[- ]harm\w*|hopeless|crying|grie(f|ving))\b",
+            re.I,
+        ),
     ),
     (
         "urgent",
-        re.compile(r"\b(today|right now|by (tonight|tomorrow|friday)|urgent\w*|deadline|straight away)\b", re.I),
+        re.compile(
+            r"\b((need|must|have to|got to|decide|sign|reply)\b[^.?!\n]{0,40}\btoday(?!')|right now"
+            r"|by (today(?!')|tonight|tomorrow|friday)|urgent\w*|deadline|straight away)\b",
+            re.I,
+        ),
     ),
     (
         "anxious",
@@ -42,7 +50,12 @@ _TONES: tuple[tuple[EmotionalTone, re.Pattern[str]], ...] = (
     ("frustrated", re.compile(r"\b(ridiculous|fed up|annoy\w*|useless|waste of time|nobody (tells|listens))\b", re.I)),
 )
 _CLOSING = re.compile(r"\b(thank(s| you)|that'?s all|goodbye|bye|nothing else)\b", re.I)
-_UNDERSTOOD = re.compile(r"\b(so (you mean|that means|i)|if i understand|in other words|do i have that right)\b", re.I)
+_UNDERSTOOD = re.compile(
+    r"(^|[.!?]\s+)(\w+,? )?so,? (you mean|that means|i)\b|\b(if i understand|in other words|do i have that right)\b",
+    re.I,
+)
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_NOT_PLAIN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
 class Entry(NamedTuple):
@@ -67,7 +80,8 @@ def read_conversation(customer: CustomerProfile, history: Sequence[HistoryEntry]
 
     Raises:
         HistoryError: for an entry that is not a mapping of `role` and `content`, an unknown role, an empty entry, text
-            with control characters, or roles that do not alternate beginning with the customer.
+            with control characters, or roles that do not alternate beginning with the customer. What the advisor
+            said is taken as it was delivered, even if that was a line break or holds control characters.
         NoQuestionError: when there is no question, or the presenting question is already answered in the history.
     """
     entries = [_entry(index, item) for index, item in enumerate(history or ())]
@@ -80,13 +94,13 @@ def read_conversation(customer: CustomerProfile, history: Sequence[HistoryEntry]
             )
     if entries and entries[-1].role == "customer":
         return Conversation(tuple(entries[:-1]), entries[-1].content)
-    question = (customer.presenting_question or "").strip()
-    if not question:
+    question = customer.presenting_question or ""
+    if not question.strip():
         raise NoQuestionError(
             "There is no question: the history does not end with a customer entry and the customer has no "
             "presenting_question. Add one of them."
         )
-    if any(entry.role == "customer" and entry.content.strip() == question for entry in entries):
+    if any(entry.role == "customer" and entry.content.strip() == question.strip() for entry in entries):
         raise NoQuestionError(
             "The customer's presenting_question is already answered in the history. Add the new question to the end of "
             "the history."
@@ -102,23 +116,24 @@ def _entry(index: int, item: object) -> Entry:
             f"History entry {index} is {type(item).__name__} without 'role' and 'content'. Pass "
             '{"role": "customer" or "advisor", "content": "…"}.'
         ) from error
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise HistoryError(f"History entry {index} has the role {role!r}. Use one of {', '.join(sorted(_ROLES))}.")
-    if not isinstance(content, str) or not content.strip():
+    if not isinstance(content, str):
+        raise HistoryError(f"History entry {index} has content of type {type(content).__name__}. Pass its text as str.")
+    delivered = _ROLES[role] == "advisor"
+    if not (content if delivered else content.strip()):
         raise HistoryError(f"History entry {index} has no text. Leave empty entries out.")
-    if any(
-        (ord(character) < 32 and character not in "\n\r\t") or 0xD800 <= ord(character) <= 0xDFFF
-        for character in content
-    ):
+    if (_UNSTORABLE if delivered else _NOT_PLAIN).search(content):
         raise HistoryError(f"History entry {index} holds control characters or a lone surrogate. Pass plain text.")
     return Entry(_ROLES[role], content)
 
 
 def phase(conversation: Conversation) -> Phase:
     """Return where the conversation stands, from its length and the customer's last words."""
-    if _CLOSING.search(conversation.question) and len(conversation.question) < 200:
+    question = _plain_apostrophes(conversation.question)
+    if _CLOSING.search(question) and len(question) < 200 and "?" not in question:
         return "closing"
-    if _UNDERSTOOD.search(conversation.question):
+    if _UNDERSTOOD.search(question):
         return "checking_understanding"
     turns = len(conversation.history) // 2
     if turns == 0:
@@ -128,4 +143,9 @@ def phase(conversation: Conversation) -> Phase:
 
 def emotional_tone(text: str) -> EmotionalTone:
     """Return the strongest tone that the words show; a hint for the answer's manner, never a diagnosis."""
+    text = _plain_apostrophes(text)
     return next((tone for tone, pattern in _TONES if pattern.search(text)), "neutral")
+
+
+def _plain_apostrophes(text: str) -> str:
+    return text.replace("’", "'")

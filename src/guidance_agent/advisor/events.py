@@ -163,14 +163,18 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 
 def event_from_json(values: Mapping[str, Any]) -> Event:
-    """Return the event that `event_to_json` made; raise `ValueError` for an unknown `type`."""
+    """Return the event that `event_to_json` made; raise `ValueError` for an unknown `type` or wrong fields."""
     fields = dict(values)
-    kind = _TYPE_OF.get(fields.pop("type", ""))
+    name = fields.pop("type", None)
+    kind = _TYPE_OF.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ValueError(f"unknown event type {values.get('type')!r}")
-    if kind is Completed:
-        fields["usage"] = None if fields["usage"] is None else Usage(**fields["usage"])
-        fields["timing"] = TurnTiming(**fields["timing"])
-    if kind is ContextRetrieved:
-        fields |= {name: tuple(fields[name]) for name in ("facts", "cases", "rules", "memories")}
-    return kind(**fields)
+        raise ValueError(f"unknown event type {name!r}; known are {', '.join(_TYPE_OF)}")
+    try:
+        if kind is Completed:
+            fields["usage"] = None if fields["usage"] is None else Usage(**fields["usage"])
+            fields["timing"] = TurnTiming(**fields["timing"])
+        if kind is ContextRetrieved:
+            fields |= {name: tuple(fields[name]) for name in ("facts", "cases", "rules", "memories")}
+        return kind(**fields)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the fields of a {name!r} event are not as event_to_json wrote them: {error}") from error

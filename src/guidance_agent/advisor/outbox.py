@@ -187,6 +187,10 @@ class Outbox:
         self._flying = False
         self._committed = (self.text_length, self.last_sequence, len(self._text))
         landed, self._in_flight = self._in_flight, []
+        # What is not public needs no commit of its own: it lands with the one that it waited behind.
+        while self._waiting and isinstance(item := self._waiting[0], _Waiting) and not item.public:
+            landed.append(item.make(self.last_sequence))
+            self._waiting.pop(0)
         if self._discarding:
             landed = []
         if self.first_text_at is None and any(type(event) is TextDelta for event in landed):

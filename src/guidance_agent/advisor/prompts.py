@@ -41,6 +41,9 @@ __all__ = [
 PARTS = ("conduct", "requirements", "customer", "conversation")
 """Names of the parts that a cache breakpoint may end, in their order."""
 
+_NOTHING_SAID = "…"
+"""Stands for an answer that was cut off after blank characters only: providers refuse messages without text."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReleasedRule:
@@ -150,6 +153,8 @@ def build_guidance_prompt_cached(
     customer: CustomerProfile,
     context: TurnContext,
     conversation: Sequence[HistoryEntry] | None = None,
+    *,
+    rules: ReleasedRules | None = None,
 ) -> list[dict[str, Any]]:
     """Return the prompt in LiteLLM's message form, with `cache_control` at the ends of the stable parts.
 
@@ -160,7 +165,7 @@ def build_guidance_prompt_cached(
         HistoryError, NoQuestionError: as `read_conversation`.
     """
     read = read_conversation(customer, conversation)
-    messages = build_guidance_prompt(advisor, customer.prompt_values(), read, context)
+    messages = build_guidance_prompt(advisor, customer.prompt_values(), read, context, rules)
     return [_litellm_form(message) for message in messages]
 
 
@@ -177,7 +182,7 @@ def _history(entries: Sequence[Entry]) -> tuple[Message, ...]:
     return tuple(
         Message(
             "user" if entry.role == "customer" else "assistant",
-            entry.content,
+            entry.content if entry.content.strip() else _NOTHING_SAID,
             part="conversation" if index == last else None,
         )
         for index, entry in enumerate(entries)
@@ -206,6 +211,7 @@ def _environment() -> Environment:
 
     environment = Environment(
         loader=PackageLoader("guidance_agent.advisor"),
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,

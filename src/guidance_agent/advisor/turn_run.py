@@ -349,10 +349,12 @@ class TurnRun:
         outbox = self.outbox
         self.state = self._end_state()
         timing = self._timing()
+        last_sequence = outbox.last_sequence
         if self.state != "closed_early" and outbox.error is None and not self._caller_left:
             outbox.add(self._terminal_event(timing))
+            last_sequence += 1
         change = outbox.change()
-        change.turn_values.update(self._turn_values(timing))
+        change.turn_values.update(self._turn_values(timing), last_sequence=last_sequence)
         if outbox.delivered_length:
             change.consultation_values["transcript_hash"] = self._transcript()
             change.closing.append((memories, self.plan.memory_row(self._services.clock.now())))
@@ -414,7 +416,6 @@ class TurnRun:
         return {
             "state": self.state,
             "ended_at": self._services.clock.now(),
-            "last_sequence": self.outbox.last_sequence,
             "text_length": self.outbox.text_length,
             "delivered_length": delivered,
             "text_hash": self.outbox.delivered_hash,

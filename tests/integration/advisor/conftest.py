@@ -1,0 +1,36 @@
+"""A simulator that tests can watch, and an advisor whose every call goes to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from guidance_agent import AdvisorAgent, Runtime
+from guidance_agent.provider_simulator import ProviderSimulator, SimulatorSettings
+from tests.integration.advisor.wiring import wired_settings
+
+
+@pytest_asyncio.fixture
+async def simulator() -> AsyncIterator[ProviderSimulator]:
+    async with ProviderSimulator(SimulatorSettings.instant(seed=7)) as running:
+        yield running
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def wire(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest_asyncio.fixture
+async def wired_runtime(simulator: ProviderSimulator, wire: str, tmp_path: Path) -> AsyncIterator[Runtime]:
+    async with Runtime(wired_settings(simulator, wire, tmp_path / "data"), environ={}) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def wired(wired_runtime: Runtime) -> AsyncIterator[AdvisorAgent]:
+    async with AdvisorAgent(runtime=wired_runtime) as opened:
+        yield opened
