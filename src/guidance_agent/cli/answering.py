@@ -17,12 +17,20 @@ __all__ = ["Answer", "stream_answer"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How a turn ended. `text` is what was delivered, which is what the records hold of it."""
+    """How a turn ended.
+
+    Attributes:
+        consultation_id: None when the turn was ended before it was on record.
+        text: What was delivered, which is what the records hold of it.
+        interrupted: Whether a signal ended it; `terminated` says that it was SIGTERM.
+        error: What made it fail.
+    """
 
     consultation_id: str | None
     text: str
     completed: Completed | None
     interrupted: bool
+    terminated: bool
     error: GuidanceAgentError | None
 
 
@@ -63,5 +71,6 @@ def stream_answer(
         text="".join(pieces),
         completed=completed,
         interrupted=interrupts.requested and completed is None,
+        terminated=interrupts.terminated,
         error=live.error,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from guidance_agent.cli import options
 from guidance_agent.cli.exit_codes import ExitCode
 from guidance_agent.cli.margin import Margin
 from guidance_agent.cli.output import write_output
-
-if TYPE_CHECKING:
-    from guidance_agent.core.types import CustomerProfile
 
 __all__ = ["EXAMPLES", "ask"]
 
@@ -29,7 +26,9 @@ EXAMPLES = (
 def ask(
     question: Annotated[
         str | None,
-        typer.Argument(help="What the customer asks; - reads standard input.", show_default="the customer's own"),
+        typer.Argument(
+            metavar="[QUESTION]", help="What the customer asks; - reads standard input. Left out: the customer's own."
+        ),
     ] = None,
     customer: options.CustomerFile = None,
     persona: options.Persona = None,
@@ -46,7 +45,7 @@ def ask(
     quiet: options.Quiet = False,
 ) -> ExitCode:
     """Stream the answer to one question."""
-    from guidance_agent.cli.customers import choose_customer, choose_question, persona_lines
+    from guidance_agent.cli.customers import choose_customer, choose_question, customer_name, persona_lines
 
     if list_personas:
         write_output("\n".join(persona_lines()) + "\n")
@@ -56,16 +55,12 @@ def ask(
     settings = options.load_settings(data_dir=data_dir, model=model, reasoning_model=reasoning_model)
 
     from guidance_agent.cli.answering import stream_answer
-    from guidance_agent.cli.printers import JsonPrinter, Printer, TextPrinter
+    from guidance_agent.cli.printers import make_printer
     from guidance_agent.cli.session import Session
 
     margin = Margin(notes=not quiet and not as_json and sys.stdout.isatty())
-    printer: Printer
-    if as_json:
-        printer = JsonPrinter(margin, show_reasoning=show_reasoning, all_events=all_events)
-    else:
-        printer = TextPrinter(margin, show_reasoning=show_reasoning)
-    margin.note(_heading(who, words))
+    printer = make_printer(margin, as_json=as_json, show_reasoning=show_reasoning, all_events=all_events)
+    margin.note(f"{customer_name(who)}: {' '.join(words.split())}")
     margin.note()
     with Session(settings) as session:
         history = [{"role": "customer", "content": words}]
@@ -77,9 +72,3 @@ def ask(
         return ExitCode.INTERRUPTED
     margin.note("Next: guidance-agent chat (a conversation), guidance-agent ask --list-personas (other customers)")
     return ExitCode.DONE
-
-
-def _heading(customer: CustomerProfile, question: str) -> str:
-    name = customer.first_name or customer.customer_id
-    who = name if customer.age is None else f"{name}, {customer.age}"
-    return f"{who}: {' '.join(question.split())}"

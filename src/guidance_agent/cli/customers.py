@@ -8,7 +8,7 @@ from pathlib import Path
 from guidance_agent.core.types import CustomerProfile
 from guidance_agent.errors import InputError, NoQuestionError
 
-__all__ = ["choose_customer", "choose_question", "persona_lines"]
+__all__ = ["check_text", "choose_customer", "choose_question", "customer_name", "persona_lines"]
 
 DEFAULT_PERSONA = "janet"
 
@@ -49,6 +49,11 @@ def choose_question(words: str | None, customer: CustomerProfile) -> str:
         raise NoQuestionError(
             f'There is nothing to answer: {source} is empty. Write it between quotation marks: guidance-agent ask "…"'
         )
+    return check_text(question)
+
+
+def check_text(question: str) -> str:
+    """Return `question`; raise `InputError` when it holds bytes that were no text."""
     try:
         question.encode()
     except UnicodeEncodeError as error:
@@ -57,6 +62,12 @@ def choose_question(words: str | None, customer: CustomerProfile) -> str:
             "in a UTF-8 file: guidance-agent ask - < question.txt"
         ) from error
     return question
+
+
+def customer_name(customer: CustomerProfile) -> str:
+    """Return how a heading calls the customer."""
+    name = customer.first_name or customer.customer_id
+    return name if customer.age is None else f"{name}, {customer.age}"
 
 
 def persona_lines() -> list[str]:

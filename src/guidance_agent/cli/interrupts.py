@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM as a request instead of an exception.
 
 While an answer streams, an exception between any two instructions could lose a piece that is recorded as delivered. So
-the signal only asks the turn to end, and the loop that shows the answer ends by itself. A second signal, a second or more
-later, leaves at once: what was shown is on disk already.
+the signal only asks the turn to end, and the loop that shows the answer ends by itself. A second signal, a second or
+more later, leaves at once: what was shown is on disk already.
 """
 
 from __future__ import annotations
@@ -16,16 +16,21 @@ from types import FrameType
 
 from guidance_agent.cli.exit_codes import ExitCode
 
-__all__ = ["Interrupts", "deferred_interrupts", "raise_on_sigterm"]
+__all__ = ["Interrupts", "Terminated", "deferred_interrupts", "raise_on_sigterm"]
 
 # A wrapper may pass on the signal that the terminal has already sent: two of them at once are one wish.
 _IMPATIENT_AFTER = 1.0
 
 
+class Terminated(KeyboardInterrupt):
+    """Raised by SIGTERM, so that open files and turns are closed as after Ctrl-C."""
+
+
 class Interrupts:
-    """Whether a signal has come, and what it starts."""
+    """Whether a signal has come, and what it starts. `terminated` says that it was SIGTERM."""
 
     def __init__(self) -> None:
+        self.terminated = False
         self._first: float | None = None
         self._stop: Callable[[], None] | None = None
 
@@ -39,8 +44,10 @@ class Interrupts:
         if self.requested:
             stop()
 
-    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal; for `signal.signal`."""
         now = time.monotonic()
+        self.terminated = self.terminated or number == signal.SIGTERM
         if self._first is None:
             self._first = now
             if self._stop is not None:
@@ -64,9 +71,9 @@ def deferred_interrupts() -> Iterator[Interrupts]:
 
 
 def raise_on_sigterm() -> None:
-    """Have SIGTERM raise `KeyboardInterrupt`, as Ctrl-C does, so that open files and turns are closed."""
+    """Have SIGTERM raise `Terminated`, as Ctrl-C raises `KeyboardInterrupt`."""
     signal.signal(signal.SIGTERM, _raise)
 
 
 def _raise(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise Terminated

@@ -33,10 +33,14 @@ class Margin:
     def note(self, text: str = "") -> None:
         """Write a quiet line, if such lines are wanted."""
         if self.notes:
-            self._write(text, style="dim")
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Write a quiet line that was asked for."""
+        self._write(text, style="dim")
 
     def piece(self, text: str) -> None:
-        """Write a piece of a quiet passage, wanted or not."""
+        """Write a piece of a quiet passage that was asked for."""
         self._write(text, style="dim italic", end="")
 
     def notice(self, text: str) -> None:

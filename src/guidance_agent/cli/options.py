@@ -27,11 +27,11 @@ __all__ = [
 
 CustomerFile = Annotated[
     Path | None,
-    typer.Option("--customer", "-c", metavar="FILE", help="Customer profile, as JSON or YAML.", show_default=False),
+    typer.Option("--customer", "-c", metavar="FILE", help="Customer profile, as JSON or YAML."),
 ]
 Persona = Annotated[
     str | None,
-    typer.Option("--persona", "-p", metavar="NAME", help="Invented customer to ask as.", show_default="janet"),
+    typer.Option("--persona", "-p", metavar="NAME", help="Invented customer to be (janet, if nothing else is said)."),
 ]
 Model = Annotated[
     str | None,
@@ -39,8 +39,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Model that answers, such as anthropic/claude-sonnet-5-5 or ollama/llama3.2.",
-        show_default="by the keys that are set, else a simulator",
+        help="Model that answers, such as anthropic/claude-sonnet-5-5 or ollama/llama3.2; otherwise the keys that are "
+        "set decide.",
     ),
 ]
 ReasoningModel = Annotated[
@@ -49,7 +49,6 @@ ReasoningModel = Annotated[
         "--reasoning-model",
         metavar="MODEL",
         help="Fast model for the private notes before an answer.",
-        show_default="the provider's fast model",
     ),
 ]
 NoReasoning = Annotated[bool, typer.Option("--no-reasoning", help="Answer without private notes first.")]
@@ -62,8 +61,7 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
-        help="Folder for the records.",
-        show_default="GUIDANCE_DATA_DIR, else ~/.local/share/guidance-agent",
+        help="Folder for the records; otherwise GUIDANCE_DATA_DIR, or ~/.local/share/guidance-agent.",
     ),
 ]
 

@@ -11,7 +11,7 @@ from guidance_agent.errors import GuidanceAgentError
 __all__ = ["OutputClosed", "prepare_streams", "write_output"]
 
 
-class OutputClosed(Exception):  # noqa: N818  it is not an error that the reader has had enough
+class OutputClosed(Exception):
     """Raised when the reader of standard output has gone, as `| head` does."""
 
 

@@ -24,7 +24,7 @@ from guidance_agent.cli.figures import answer_figures
 from guidance_agent.cli.margin import Margin
 from guidance_agent.cli.output import write_output
 
-__all__ = ["JsonPrinter", "Printer", "TextPrinter"]
+__all__ = ["JsonPrinter", "Printer", "TextPrinter", "make_printer"]
 
 # What a terminal would obey rather than show; an answer has no business sending commands to it.
 _TERMINAL_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -109,7 +109,7 @@ class TextPrinter:
         if event.finish_reason == "length":
             self._margin.notice("The answer was cut off at its longest allowed length (GUIDANCE_MAX_ANSWER_TOKENS).")
         self._margin.note()
-        self._margin.note(f"{answer_figures(event)}")
+        self._margin.note(answer_figures(event))
         self._margin.note(self._ids)
 
 
@@ -131,3 +131,10 @@ class JsonPrinter:
 
     def end(self) -> None:
         """Every line is whole already."""
+
+
+def make_printer(margin: Margin, *, as_json: bool, show_reasoning: bool, all_events: bool) -> Printer:
+    """Return the printer that the options of a command ask for."""
+    if as_json:
+        return JsonPrinter(margin, show_reasoning=show_reasoning, all_events=all_events)
+    return TextPrinter(margin, show_reasoning=show_reasoning)

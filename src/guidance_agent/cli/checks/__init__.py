@@ -1,0 +1,1 @@
+"""What `guidance-agent doctor` looks at."""
