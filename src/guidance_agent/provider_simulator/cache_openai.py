@@ -69,7 +69,8 @@ def account_openai_prefix(
         if entry is not None:
             store.refresh(entry, now, at_most=life)
             read = size
-    writes = [(key, ttl) for _, key in steps]
+    # A live entry is not written anew: its longest life runs from its birth.
+    writes = [(key, ttl) for _, key in steps if store.live(key, now) is None]
     return CacheUse(uncached=prompt.input_tokens - read, read=read), writes
 
 

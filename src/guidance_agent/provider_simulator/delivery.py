@@ -132,6 +132,7 @@ class Delivery:
         for piece in self._cuts:
             self._write(piece)
         self.connection_lost = True
+        self._record.dropped = True
         if frame.kind == "reset":
             # What is still in the buffer goes out first: the client has seen what the log says was sent.
             reset_connection(self._transport)

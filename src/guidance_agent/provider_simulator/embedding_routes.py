@@ -81,7 +81,7 @@ async def _embeddings(request: web.Request) -> web.StreamResponse:
         response = web.json_response(body, status=error.status, headers=headers)
     except (asyncio.CancelledError, ConnectionError):
         if not state.closing:
-            record.client_closed_at = state.clock.now()
+            record.client_left(state.clock.now())
         raise
     finally:
         record.ended_at = state.clock.now()

@@ -45,6 +45,7 @@ async def fault_before_answer(
             await sleep_until(state.clock, record.received_at + seconds)
         case "accept_then_drop":
             transport = require_transport(request)
+            record.dropped = True
             if fault.abrupt:
                 reset_connection(transport)
             else:
@@ -80,7 +81,7 @@ class Exchange:
             response = self._failed(error)
         except (asyncio.CancelledError, ConnectionError):
             if not self._state.closing:
-                self._record.client_closed_at = self._state.clock.now()
+                self._record.client_left(self._state.clock.now())
             raise
         finally:
             self._record.ended_at = self._state.clock.now()
@@ -223,8 +224,7 @@ class Exchange:
         )
         await delivery.run(self._state.pacer)
         if delivery.connection_lost:
-            if fault is None or fault.kind != "drop":
-                self._record.client_closed_at = self._state.clock.now()
+            self._record.client_left(self._state.clock.now())
             return response
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
@@ -272,6 +272,7 @@ class Exchange:
                 seconds = float("inf") if fault.seconds is None else fault.seconds
                 await sleep_until(self._state.clock, self._state.clock.now() + seconds)
             case "drop":
+                self._record.dropped = True
                 reset_connection(require_transport(self._request))
                 raise ConnectionResetError("dropped on request instead of the answer")
         return data

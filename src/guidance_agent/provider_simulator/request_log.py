@@ -28,7 +28,8 @@ class RequestRecord:
     """One request and its outcome; times are seconds since the epoch on the simulator's clock.
 
     `client_closed_at` is set when the client closed the socket before the response had ended. `text_chunks` and
-    `bytes_sent` count what was handed to the socket; `finished` means that the whole intended response was.
+    `bytes_sent` count what was handed to the socket; `finished` means that the whole intended response was; `dropped`
+    that the simulator cut the connection on request.
     """
 
     number: int
@@ -47,9 +48,15 @@ class RequestRecord:
     first_byte_at: float | None = None
     ended_at: float | None = None
     client_closed_at: float | None = None
+    dropped: bool = False
     text_chunks: int = 0
     bytes_sent: int = 0
     finished: bool = False
+
+    def client_left(self, now: float) -> None:
+        """Note that the connection is gone, unless the simulator itself cut it."""
+        if not self.dropped and self.client_closed_at is None:
+            self.client_closed_at = now
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
