@@ -70,7 +70,7 @@ async def test_the_shown_text_is_inside_the_journal_after_sigkill(
     simulator: ProviderSimulator, wire: str, tmp_path: Path, interval_ms: int
 ) -> None:
     data_dir = tmp_path / "data"
-    script = Script(bytes=2_000_000, first_ms=0) if interval_ms == 0 else Script(chunks=5_000, interval_ms=interval_ms)
+    script = Script(bytes=30_000_000, first_ms=0) if interval_ms == 0 else Script(chunks=5_000, interval_ms=interval_ms)
     author_says(simulator, wire, script)
     pieces = random.Random(f"{wire}{interval_ms}").randrange(1, 20)
     turn_id, shown = await shown_before_kill(await start_child(simulator, wire, data_dir), pieces)
