@@ -12,9 +12,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from guidance_agent.errors import ConfigurationError
@@ -25,7 +25,7 @@ SimulatorMode = Literal["realistic", "instant"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class RetrySettings(_Section):
@@ -62,10 +62,20 @@ class ProviderSettings(_Section):
     api_key: SecretStr | None = None
     base_url: str | None = None
     wire: Literal["anthropic", "openai"] | None = None
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
     retry: RetrySettings | None = None
     cache_minimum_tokens: dict[str, int] = Field(default_factory=dict)
     context_window: dict[str, int] = Field(default_factory=dict)
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{str(path)!r} names no home folder: {error}") from error
+
+
+_UserPath = Annotated[Path, AfterValidator(_expanded)]
 
 
 def _default_data_dir() -> Path:
@@ -77,7 +87,7 @@ class Settings(BaseSettings):
     """All settings of the package.
 
     Nested values use a double underscore in the environment: `GUIDANCE_TIMEOUTS__CONNECT=3`,
-    `GUIDANCE_PROVIDERS__OLLAMA__BASE_URL=http://127.0.0.1:11434/v1`.
+    `GUIDANCE_PROVIDERS__OLLAMA__BASE_URL=http://127.0.0.1:11434/v1`. An empty variable counts as unset.
 
     Raises:
         ConfigurationError: from `Settings.load`, naming each field that is wrong.
@@ -86,8 +96,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="GUIDANCE_",
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
     )
 
     model: str | None = None
@@ -102,12 +114,12 @@ class Settings(BaseSettings):
     reasoning_deadline: float = Field(default=2.0, gt=0)
     """Seconds after which the answer starts with the reasoning that has arrived by then."""
     max_answer_tokens: int = Field(default=1024, ge=16, le=64_000)
-    data_dir: Path = Field(default_factory=_default_data_dir)
-    database_url: str | None = None
+    data_dir: _UserPath = Field(default_factory=_default_data_dir)
+    database_url: str | None = Field(default=None, repr=False)
     """SQLAlchemy URL; None is an SQLite file in the data folder."""
     auto_migrate: bool = True
-    knowledge_dir: Path | None = None
-    prices_file: Path | None = None
+    knowledge_dir: _UserPath | None = None
+    prices_file: _UserPath | None = None
     """JSON or TOML file of unit prices that override the price map."""
     background: bool = True
     """Whether this process rates memories and closes turns that another process left behind."""
@@ -123,15 +135,18 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, config: Path | str | None = None, /, **overrides: Any) -> Settings:
         """Read file and environment; raise `ConfigurationError` with one clause per wrong field."""
-        path = _config_path(Path(config) if config else None)
+        path = _config_path(Path(config) if config else None, overrides.get("data_dir"))
         try:
             values = _merged(_read_toml(path), EnvSettingsSource(cls)())
             return cls(**_merged(values, overrides))
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+            faults = [
+                f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+                for item in error.errors()
+            ]
             raise _invalid(path, "; ".join(faults)) from error
         except SettingsError as error:
-            raise _invalid(path, str(error)) from error
+            raise _invalid(path, f"{error}; a list or table in the environment is written as JSON") from error
 
 
 def _invalid(path: Path | None, faults: str) -> ConfigurationError:
@@ -139,17 +154,22 @@ def _invalid(path: Path | None, faults: str) -> ConfigurationError:
     return ConfigurationError(f"Settings are not valid: {faults}. Correct them in {sources}.")
 
 
-def _config_path(named: Path | None) -> Path | None:
+def _config_path(named: Path | None, data_dir: Path | str | None) -> Path | None:
     if named is None and (variable := os.environ.get("GUIDANCE_CONFIG")):
         named = Path(variable)
-    if named is not None:
-        if not named.is_file():
-            raise ConfigurationError(
-                f"The config file {str(named)!r} does not exist. Create it or unset GUIDANCE_CONFIG."
-            )
-        return named
-    data_dir = Path(os.environ.get("GUIDANCE_DATA_DIR") or _default_data_dir())
-    candidates = (Path("guidance.toml"), data_dir / "config.toml")
+    try:
+        if named is not None:
+            named = _expanded(named)
+            if not named.is_file():
+                raise ConfigurationError(
+                    f"The config file {str(named)!r} does not exist or is not a file. Create it, or name another in "
+                    "GUIDANCE_CONFIG."
+                )
+            return named
+        folder = _expanded(Path(data_dir or os.environ.get("GUIDANCE_DATA_DIR") or _default_data_dir()))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"A path in the settings cannot be used: {error}. Write it in full.") from error
+    candidates = (Path("guidance.toml"), folder / "config.toml")
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -157,7 +177,7 @@ def _read_toml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"The config file {str(path)!r} cannot be read: {error}. Correct the file.") from error
 

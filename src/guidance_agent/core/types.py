@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from guidance_agent.errors import CustomerProfileError
 
@@ -31,22 +41,47 @@ Literacy = Literal["low", "medium", "high"]
 Outcome = Literal["open", "passed", "failed"]
 TurnState = Literal["streaming", "completed", "closed_early", "failed", "process_died"]
 
+
+def _reject_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")
+    return value
+
+
+def _without_negative_zero(amount: float) -> float:
+    # Minus nought equals nought but prints differently, and equal customers must have equal prompts.
+    return amount + 0.0
+
+
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2_000)]
+_Item = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-_Pounds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+_Integer = Annotated[int, BeforeValidator(_reject_truth_value)]
+_Pounds = Annotated[
+    float,
+    BeforeValidator(_reject_truth_value),
+    Field(ge=0, le=1e9, allow_inf_nan=False),
+    AfterValidator(_without_negative_zero),
+]
 _QUESTION_LIMIT = 1_000_000
 
 
 def _reject_control_characters(text: str) -> str:
     if any(ord(character) < 32 and character not in "\n\r\t" for character in text):
-        raise ValueError("contains control characters; pass plain text")
+        raise ValueError("contains control characters where plain text is needed")
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
-        raise ValueError("contains a lone surrogate; pass valid Unicode text")
+        raise ValueError("contains a lone surrogate where valid Unicode is needed")
     return text
 
 
 class _Profile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _ordered(cls, value: object) -> object:
+        # A set's order changes from process to process, and the stable prompt must not change with it.
+        return sorted(value, key=repr) if isinstance(value, set | frozenset) else value
 
     @field_validator("*", mode="after")
     @classmethod
@@ -68,7 +103,7 @@ class Pension(_Profile):
     value_gbp: _Pounds | None = None
     annual_income_gbp: _Pounds | None = None
     transfer_value_gbp: _Pounds | None = None
-    retirement_age: Annotated[int, Field(ge=40, le=100)] | None = None
+    retirement_age: Annotated[_Integer, Field(ge=40, le=100)] | None = None
     guarantees: _Text | None = None
     employer_match: _Text | None = None
 
@@ -82,16 +117,16 @@ class CustomerProfile(_Profile):
 
     customer_id: _Name
     first_name: _Text | None = None
-    age: Annotated[int, Field(ge=0, le=130)] | None = None
+    age: Annotated[_Integer, Field(ge=0, le=130)] | None = None
     employment_status: _Text | None = None
     location: _Text | None = None
     financial_literacy: Literacy = "medium"
-    communication_needs: tuple[_Text, ...] = ()
-    vulnerabilities: tuple[_Text, ...] = ()
+    communication_needs: tuple[_Item, ...] = ()
+    vulnerabilities: tuple[_Item, ...] = ()
     pensions: tuple[Pension, ...] = ()
     other_income: _Text | None = None
     state_pension_forecast_gbp_weekly: _Pounds | None = None
-    ni_qualifying_years: Annotated[int, Field(ge=0, le=80)] | None = None
+    ni_qualifying_years: Annotated[_Integer, Field(ge=0, le=80)] | None = None
     dependants: _Text | None = None
     partner: _Text | None = None
     debts_gbp: _Pounds | None = None
@@ -117,7 +152,10 @@ class CustomerProfile(_Profile):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, item['loc'])) or 'customer'}: {item['msg']}" for item in error.errors()]
+            faults = [
+                f"{'.'.join(map(str, item['loc'])) or 'customer'}: {item['msg'].removeprefix('Value error, ')}"
+                for item in error.errors()
+            ]
             raise CustomerProfileError(f"{source} is not a valid customer profile: {'; '.join(faults)}.") from error
 
     @classmethod
@@ -125,8 +163,8 @@ class CustomerProfile(_Profile):
         """Read a JSON or YAML file; raise `CustomerProfileError` when it cannot be read or is not valid."""
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, ValueError) as error:
             raise CustomerProfileError(
                 f"The customer file {str(path)!r} cannot be read: {error}. Give a JSON or YAML file in UTF-8."
             ) from error
@@ -139,11 +177,12 @@ def _load(text: str, path: Path) -> object:
 
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+            # PyYAML's constructors let the errors of `int`, `date` and the like through as they are.
             raise CustomerProfileError(f"The customer file {str(path)!r} is not valid YAML: {error}.") from error
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CustomerProfileError(f"The customer file {str(path)!r} is not valid JSON: {error}.") from error
 
 
@@ -156,7 +195,7 @@ class AdvisorProfile(_Profile):
     advisor_id: _Name = "default"
     name: _Name = "Pension guide"
     service_name: _Name = "Pension guidance service"
-    house_rules: tuple[_Text, ...] = ()
+    house_rules: tuple[_Item, ...] = ()
     extra_headers: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
