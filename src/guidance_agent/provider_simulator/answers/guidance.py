@@ -32,7 +32,8 @@ _FOR_FIRMS = re.compile(
 
 def _relevant(facts: Sequence[FactLine], question: str, topic: Topic) -> list[FactLine]:
     asked = stems(question)
-    around = stems(f"{topic.opening} {topic.affected} {topic.options_title}")
+    ways = " ".join(f"{option.name} {option.how} {option.risk}" for option in topic.options)
+    around = stems(f"{topic.opening} {topic.affected} {ways}")
     words = [stems(fact.statement) for fact in facts]
     spread = Counter(stem for found in words for stem in found)
     scored = []
