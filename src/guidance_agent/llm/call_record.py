@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from guidance_agent.core.clock import Clock
@@ -164,24 +165,20 @@ class CallRecorder:
 
     def _final_usage(self, *, completed: bool) -> Usage | None:
         reported = self.usage
-        if reported is not None and completed and not reported.estimated:
+        if reported is not None and not reported.estimated:
             return reported
         if reported is None and not completed and not self._length:
             return None
-        output = -(-self._length // _CHARACTERS_PER_TOKEN)
-        if reported is not None:
-            # Before the end a provider's count of the output is only where it began.
-            return Usage(
-                input_tokens=reported.input_tokens,
-                cache_read_tokens=reported.cache_read_tokens,
-                cache_write_5m_tokens=reported.cache_write_5m_tokens,
-                cache_write_1h_tokens=reported.cache_write_1h_tokens,
-                output_tokens=max(output, reported.output_tokens),
-                reasoning_tokens=reported.reasoning_tokens,
-                estimated=True,
-            )
         prompt = sum(estimate_tokens(message.content) for message in self.request.messages)
-        return Usage(input_tokens=prompt, output_tokens=output, estimated=True)
+        output = -(-self._length // _CHARACTERS_PER_TOKEN)
+        if reported is None:
+            return Usage(input_tokens=prompt, output_tokens=output, estimated=True)
+        # Before the end a provider's count of the output is only where it began; what it read and wrote is known.
+        return replace(
+            reported,
+            input_tokens=reported.input_tokens if reported.total_input_tokens else prompt,
+            output_tokens=max(output, reported.output_tokens),
+        )
 
     def _cache_outcome(self, reported: Usage | None) -> CacheOutcome:
         if self._prepared is None:

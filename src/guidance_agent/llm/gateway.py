@@ -55,7 +55,7 @@ class ModelGateway:
 
     Args:
         settings: Transport choice, time-outs, retries, keys and addresses.
-        environ: Where provider keys and addresses are read; None is the process environment.
+        environ: Where provider keys and addresses are read, once for each model; None is the process environment.
         clock: Wall clock, monotonic clock and ids; None is the real one.
         sinks: Take the record of every call.
         prices: What calls cost; None is the bundled price map with the user's price file before it.
@@ -81,7 +81,9 @@ class ModelGateway:
         self._sinks = tuple(sinks)
         self._prices: Prices = prices if prices is not None else PriceTable.load(settings.prices_file)
         self._prices_read = False
+        self._closed = False
         self._history = CacheHistory(clock=self.clock.monotonic)
+        self._resolved: dict[str, Resolved] = {}
         self._transports: dict[str, Transport] = dict(transports or {})
         self._open: set[StreamCore] = set()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -96,6 +98,7 @@ class ModelGateway:
 
     async def aclose(self) -> None:
         """Close the streams that are still open, then the connections."""
+        self._closed = True
         for core in tuple(self._open):
             await core.aclose("closed_early")
         while self._tasks:
@@ -176,7 +179,13 @@ class ModelGateway:
 
     async def ready(self, request: ModelRequest) -> tuple[PreparedCall, Transport]:
         """Return the prepared call and the way to its provider, opened off the event loop on first use."""
-        call = self._prepared(request, await resolve_async(request.model, self.settings, self._environ))
+        if self._closed:
+            raise RuntimeError("The gateway is closed. Make calls inside its `async with` block.")
+        resolved = self._resolved.get(request.model)
+        if resolved is None:
+            resolved = await resolve_async(request.model, self.settings, self._environ)
+            self._resolved[request.model] = resolved
+        call = self._prepared(request, resolved)
         return call, await self._transport(call)
 
     def retry_settings(self, provider: str) -> RetrySettings:

@@ -12,7 +12,6 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -20,7 +19,7 @@ from guidance_agent.errors import ModelError
 from guidance_agent.llm.attempts import Door, try_call
 from guidance_agent.llm.call_record import CallRecorder
 from guidance_agent.llm.messages import Delta, FinishReason, ModelCall, ModelRequest, Timing, Usage
-from guidance_agent.llm.reasoning_filter import Piece, ReasoningFilter
+from guidance_agent.llm.reasoning_filter import DeltaFilter
 from guidance_agent.llm.transports.base import PreparedCall, Transport, TransportStream
 
 __all__ = ["ModelStream", "StreamCore", "StreamDoor"]
@@ -86,11 +85,13 @@ class ModelStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._pending.clear()
         cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
         await self._core.aclose("cancelled" if cancelled else "closed_early")
 
     async def aclose(self) -> None:
         """Close the socket and settle the record. May be called at any time and more than once."""
+        self._pending.clear()
         await self._core.aclose("closed_early")
 
     @property
@@ -146,7 +147,7 @@ class StreamCore:
         self._door = door
         self._request = request
         self._stream: TransportStream | None = None
-        self._filter = ReasoningFilter()
+        self._filter = DeltaFilter()
         self._error: BaseException | None = None
         self._started = False
         self._settling: asyncio.Task[object] | None = None
@@ -215,7 +216,7 @@ class StreamCore:
         """Open the answer and read up to its first token, so that what fails before it can be tried again."""
         stream = await transport.open(call)
         self.recorder.answered(stream.headers, stream.request_id)
-        self._filter = ReasoningFilter()
+        self._filter = DeltaFilter()
         deltas: list[Delta] = []
         try:
             while True:
@@ -223,7 +224,7 @@ class StreamCore:
                 if arrived is None:
                     return stream, deltas or None
                 self.recorder.saw(arrived)
-                deltas += self._separated(arrived)
+                deltas += self._filter.feed(arrived)
                 if self.recorder.released(deltas):
                     return stream, deltas
         except BaseException:
@@ -235,7 +236,7 @@ class StreamCore:
             try:
                 arrived = await stream.read()
             except ModelError as error:
-                rest = _deltas(self._filter.finish(cut_off=True))
+                rest = self._filter.broken()
                 if not rest:
                     raise
                 # What the filter held is the customer's; the error follows with the next read.
@@ -246,7 +247,7 @@ class StreamCore:
                 await self._finished()
                 return None
             self.recorder.saw(arrived)
-            deltas = self._separated(arrived)
+            deltas = self._filter.feed(arrived)
             if deltas:
                 self.recorder.released(deltas)
                 return deltas
@@ -254,34 +255,6 @@ class StreamCore:
     async def _finished(self) -> None:
         self._end("completed")
         await self._settled()
-
-    def _separated(self, arrived: Sequence[Delta]) -> list[Delta]:
-        deltas: list[Delta] = []
-        for delta in arrived:
-            if not delta.text:
-                if delta.finish_reason is not None:
-                    deltas += self._rest(delta.finish_reason)
-                deltas.append(delta)
-                continue
-            pieces = self._filter.feed(delta.text)
-            if len(pieces) == 1 and pieces[0].content == delta.text and pieces[0].kind == "text":
-                deltas.append(delta)
-                continue
-            if delta.reasoning:
-                deltas.append(Delta(reasoning=delta.reasoning))
-            deltas += _deltas(pieces)
-            if delta.finish_reason is not None:
-                deltas += self._rest(delta.finish_reason)
-            bare = replace(delta, text="", reasoning="")
-            if bare != _NOTHING:
-                deltas.append(bare)
-        return deltas
-
-    def _rest(self, reason: FinishReason) -> list[Delta]:
-        return _deltas(self._filter.finish(cut_off=reason not in ("stop", "tool_calls")))
-
-
-_NOTHING = Delta()
 
 
 class _Broken:
@@ -298,10 +271,6 @@ class _Broken:
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def _deltas(pieces: Sequence[Piece]) -> list[Delta]:
-    return [Delta(text=content) if kind == "text" else Delta(reasoning=content) for kind, content in pieces]
 
 
 def _abandon(loop: asyncio.AbstractEventLoop, core: StreamCore) -> None:

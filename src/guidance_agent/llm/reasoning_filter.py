@@ -20,10 +20,14 @@ How the text was cut into pieces has no part in this rule.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-__all__ = ["MIDLINE_LIMIT", "Piece", "ReasoningFilter"]
+from guidance_agent.llm.messages import Delta
+
+__all__ = ["MIDLINE_LIMIT", "DeltaFilter", "Piece", "ReasoningFilter"]
 
 MIDLINE_LIMIT = 16_384
 """Characters after an opening tag in the middle of a line that are held for its closing tag."""
@@ -192,6 +196,50 @@ class ReasoningFilter:
             Piece(kind, "".join(piece.content for piece in pieces))
             for kind, pieces in groupby(out, lambda piece: piece.kind)
         ]
+
+
+class DeltaFilter:
+    """Applies the rule to the deltas of one answer; what is not text passes through in its place."""
+
+    __slots__ = ("_tags",)
+
+    def __init__(self) -> None:
+        self._tags = ReasoningFilter()
+
+    @property
+    def unclosed(self) -> bool:
+        return self._tags.unclosed
+
+    def feed(self, arrived: Sequence[Delta]) -> list[Delta]:
+        """Return what `arrived` settles. A finish reason settles what was held, which comes before it."""
+        deltas: list[Delta] = []
+        for delta in arrived:
+            rest = delta
+            if delta.text:
+                pieces = self._tags.feed(delta.text)
+                if pieces == [("text", delta.text)] and delta.finish_reason is None:
+                    deltas.append(delta)
+                    continue
+                if delta.reasoning:
+                    deltas.append(Delta(reasoning=delta.reasoning))
+                deltas += _deltas(pieces)
+                rest = replace(delta, text="", reasoning="")
+            if rest.finish_reason is not None:
+                deltas += _deltas(self._tags.finish(cut_off=rest.finish_reason not in ("stop", "tool_calls")))
+            if rest != _NOTHING:
+                deltas.append(rest)
+        return deltas
+
+    def broken(self) -> list[Delta]:
+        """Return what was held when the answer broke off."""
+        return _deltas(self._tags.finish(cut_off=True))
+
+
+_NOTHING = Delta()
+
+
+def _deltas(pieces: Sequence[Piece]) -> list[Delta]:
+    return [Delta(text=content) if kind == "text" else Delta(reasoning=content) for kind, content in pieces]
 
 
 def _may_become_tag(text: str, begin: int) -> bool:

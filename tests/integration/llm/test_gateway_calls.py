@@ -167,6 +167,32 @@ async def test_usage_that_no_provider_reported_is_marked_as_estimated(
     assert stream.call.cost.estimated
 
 
+async def test_what_a_provider_counted_before_an_early_close_is_kept_and_the_rest_estimated(
+    gateway: ModelGateway, simulator: ProviderSimulator, calls: list[ModelCall], ask: Ask
+) -> None:
+    simulator.faults.add(Fault(kind="script", script=Script(pieces=("word " * 100,) * 50, first_ms=0, interval_ms=50)))
+    async for delta in gateway.stream(ask("anthropic/claude-haiku-5-5")):
+        if delta.text:
+            break
+    await gateway.aclose()
+    [call] = calls
+    assert call.usage is not None
+    assert call.usage.estimated
+    assert call.usage.input_tokens == simulator.requests[-1].usage["input_tokens"]  # type: ignore[index]
+    assert 100 <= call.usage.output_tokens <= 300
+
+
+async def test_a_closed_gateway_makes_no_calls(gateway: ModelGateway, ask: Ask, model: str) -> None:
+    await gateway.aclose()
+    with pytest.raises(RuntimeError, match="closed"):
+        await gateway.complete(ask(model))
+
+
+async def test_a_prompt_of_megabytes_is_sent(gateway: ModelGateway, ask: Ask) -> None:
+    request = ask("openai/gpt-6-luna", messages=(Message("user", "What is drawdown? " * 150_000),))
+    assert (await gateway.complete(request)).text
+
+
 async def test_embeddings_come_in_the_order_of_the_texts(
     open_gateway: OpenGateway, byte_server: Any, calls: list[ModelCall]
 ) -> None:

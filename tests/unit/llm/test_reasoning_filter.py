@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guidance_agent.llm.reasoning_filter import MIDLINE_LIMIT, ReasoningFilter
+from guidance_agent.llm.messages import Delta, Usage
+from guidance_agent.llm.reasoning_filter import MIDLINE_LIMIT, DeltaFilter, ReasoningFilter
 
 
 def separate(*pieces: str, cut_off: bool = False) -> tuple[str, str]:
@@ -72,6 +73,27 @@ def test_reasoning_in_the_middle_of_a_line_is_not_held_for_ever() -> None:
     tags.feed("Answer. <think>")
     released = [piece for _ in range(MIDLINE_LIMIT // 100 + 2) for piece in tags.feed("x" * 100)]
     assert {piece.kind for piece in released} == {"reasoning"}
+
+
+def test_what_a_finishing_delta_holds_besides_text_stays_in_order() -> None:
+    deltas = DeltaFilter().feed(
+        [
+            Delta(text="One.", reasoning="beside"),
+            Delta(text=" Two <thi", finish_reason="stop", usage=Usage(output_tokens=3)),
+        ]
+    )
+    assert deltas == [
+        Delta(text="One.", reasoning="beside"),
+        Delta(text=" Two "),
+        Delta(text="<thi"),
+        Delta(finish_reason="stop", usage=Usage(output_tokens=3)),
+    ]
+
+
+def test_a_broken_answer_gives_up_the_text_it_held() -> None:
+    tags = DeltaFilter()
+    assert tags.feed([Delta(text="5 <")]) == [Delta(text="5 ")]
+    assert tags.broken() == [Delta(text="<")]
 
 
 TOKENS = st.lists(

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
+from io import BytesIO
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -32,6 +33,7 @@ __all__ = ["HttpSession", "connection_lost", "lower_case", "proxy_for", "raise_t
 _LONGEST_ERROR_BODY = 64 * 1024
 _ERROR_BODY_SECONDS = 2.0
 _LINGER_SECONDS = 0.25
+_LONG_BODY = 512 * 1024
 _LONGEST_BODY = 128 * 1024 * 1024
 
 
@@ -59,7 +61,7 @@ class HttpSession:
             async with asyncio.timeout(seconds):
                 response = await self._opened().post(
                     base_url + path,
-                    data=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"),
+                    data=_encoded(body),
                     headers={
                         "content-type": "application/json",
                         "accept": "text/event-stream" if stream else "application/json",
@@ -128,6 +130,12 @@ class HttpSession:
                 trust_env=False,
             )
         return self._session
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes | BytesIO:
+    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    # A long body goes out in pieces, so that writing it does not hold up the other streams.
+    return data if len(data) < _LONG_BODY else BytesIO(data)
 
 
 def lower_case(response: aiohttp.ClientResponse) -> dict[str, str]:
@@ -208,6 +216,8 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
 def _unreachable(origin: Origin, error: Exception) -> ModelError:
     if isinstance(error, aiohttp.InvalidURL | aiohttp.InvalidUrlClientError | ValueError):
         advice, retryable = "Correct the base URL", False
+    elif isinstance(error, aiohttp.ClientSSLError):
+        advice, retryable = "Check the address and its certificate", False
     else:
         advice, retryable = "Check the address and the network", True
     return ProviderUnreachableError(
