@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from guidance_agent.llm.messages import Delta, Message, ModelRequest, ToolCall, ToolSpec, Usage
 from guidance_agent.llm.providers.base import Breakpoint, CachePlan, Endpoint, ModelTraits
@@ -49,7 +51,12 @@ async def transport() -> AsyncIterator[LiteLLMTransport]:
 
 
 def prepared(
-    simulator: ProviderSimulator, provider: str, plan: CachePlan | None = None, **request: Any
+    simulator: ProviderSimulator,
+    provider: str,
+    plan: CachePlan | None = None,
+    *,
+    base_url: str | None = None,
+    **request: Any,
 ) -> PreparedCall:
     openai = provider == "openai"
     request.setdefault("messages", (Message("system", "You explain pensions."), QUESTION))
@@ -57,7 +64,7 @@ def prepared(
         request=ModelRequest(model=f"{provider}/{MODELS[provider]}", **request),
         endpoint=Endpoint(
             provider=provider,
-            base_url=f"{simulator.base_url}/v1" if openai else simulator.base_url,
+            base_url=base_url or (f"{simulator.base_url}/v1" if openai else simulator.base_url),
             wire="openai" if openai else "anthropic",
             api_key="sk-test-0123456789",
             headers={"x-team": "guides"},
@@ -324,6 +331,53 @@ async def test_input_usage_is_known_from_the_opening_event(
     await stream.aclose()
     assert usage_of(early).input_tokens == _input_tokens(simulator)
     assert usage_of(early).estimated
+
+
+async def test_usage_that_was_not_reported_is_marked_estimated(transport: LiteLLMTransport) -> None:
+    async def silent(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for choice in ({"delta": {"content": "Hello."}}, {"delta": {}, "finish_reason": "stop"}):
+            chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+            data = json.dumps({**chunk, "choices": [{"index": 0, "finish_reason": None, **choice}]})
+            await response.write(f"data: {data}\n\n".encode())
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", silent)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        call = prepared(ProviderSimulator(), "openai", base_url=f"http://127.0.0.1:{port}/v1")
+        deltas = await read_all(transport, call)
+    finally:
+        await runner.cleanup()
+    assert text_of(deltas) == "Hello."
+    assert usage_of(deltas).estimated
+
+
+async def test_chunks_that_have_all_arrived_leave_other_tasks_their_turn(
+    simulator: ProviderSimulator, transport: LiteLLMTransport
+) -> None:
+    scripted(simulator, chunks=1_000)
+    stream = await transport.open(prepared(simulator, "anthropic"))
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other = asyncio.create_task(count_turns())
+    while await stream.read() is not None:
+        pass
+    other.cancel()
+    await stream.aclose()
+    assert turns > 20
 
 
 @BOTH

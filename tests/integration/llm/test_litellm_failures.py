@@ -350,6 +350,14 @@ async def test_garbage_in_the_stream_is_never_a_complete_answer(
     assert "502" not in text
 
 
+async def test_a_stream_spliced_into_an_anthropic_one_passes_as_litellm_lets_it(
+    simulator: ProviderSimulator, transport: LiteLLMTransport
+) -> None:
+    simulator.faults.add(Fault(kind="splice", after_chunks=3))
+    _, error = await drain(await transport.open(prepared(simulator.base_url, "anthropic")))
+    assert error is None
+
+
 @BOTH
 async def test_a_web_page_is_malformed(
     provider: str, simulator: ProviderSimulator, transport: LiteLLMTransport

@@ -9,16 +9,16 @@ KNOWN_DIFFERENCES from the native transports:
    stream is closed: memory grows with the answer.
 2. LiteLLM estimates Anthropic's reasoning tokens from the thinking when the provider does not count them.
 3. A JSON Schema for Anthropic is accompanied by a beta header that the API no longer needs.
-4. Reasoning of OpenAI-compatible servers is found under `reasoning_content` only where LiteLLM knows the provider.
-5. An Anthropic stream that goes wrong in the middle is judged later or not at all: data that is not JSON ends as
+4. An Anthropic stream that goes wrong in the middle is judged later or not at all: data that is not JSON ends as
    `StreamTruncated` instead of `MalformedResponseError`, since LiteLLM waits for the rest of what it takes for a
    fragment, and the opening of another stream spliced into this one is passed over.
-6. A body that is neither an event stream nor a web page ends as `StreamTruncated`.
-7. Providers that are not named in `litellm_request` use connections of LiteLLM's own: pings are no sign of life, the
+5. A body that is neither an event stream nor a web page ends as `StreamTruncated`.
+6. Providers that are not named in `litellm_request` use connections of LiteLLM's own: pings are no sign of life, the
    connect time-out is part of the first event's, LiteLLM may send a request again when no connection can be made, and
    response headers are those that LiteLLM passes on.
-8. The first call of a process waits for the import, seconds, before its time-outs begin to run.
-9. OpenAI connections are not kept for the next call after a stream.
+7. The first call of a process waits for the import, seconds, before its time-outs begin to run. The import has a
+   thread of its own, but holds the interpreter's lock for up to a few hundred milliseconds at a time.
+8. OpenAI connections are not kept for the next call after a stream.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from guidance_agent.llm.transports.batch import mend
 from guidance_agent.llm.transports.failures import Origin, malformed
 from guidance_agent.llm.transports.openai_reader import openai_finish_reason, openai_usage
 
-__all__ = ["WireBody", "completion_of", "stop_reason", "usage_of"]
+__all__ = ["RefusalWatch", "WireBody", "completion_of", "stop_reason", "usage_of"]
 
 # In a string of the answer itself the quotation marks would be escaped.
 _STOP_REASON = re.compile(rb'"stop_reason"\s*:\s*"(\w+)"')
@@ -29,6 +29,30 @@ class WireBody(Protocol):
     on_bytes: Callable[[], None] | None
 
     async def aclose(self) -> None: ...
+
+
+class RefusalWatch:
+    """The SDK's stream with refusals turned into text, as they are shown; LiteLLM would drop them."""
+
+    def __init__(self, stream: Any) -> None:
+        self.refused = False
+        self._stream = stream
+
+    def __aiter__(self) -> RefusalWatch:
+        return self
+
+    async def __anext__(self) -> Any:
+        chunk = await self._stream.__anext__()
+        for choice in chunk.choices or ():
+            refusal = getattr(choice.delta, "refusal", None)
+            if refusal:
+                self.refused = True
+                choice.delta.content = (choice.delta.content or "") + refusal
+                choice.delta.refusal = None
+        return chunk
+
+    async def aclose(self) -> None:
+        await self._stream.close()
 
 
 def completion_of(

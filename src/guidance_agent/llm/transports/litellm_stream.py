@@ -20,7 +20,7 @@ from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.llm.transports.batch import DeltaBatch, mend
 from guidance_agent.llm.transports.failures import Origin
 from guidance_agent.llm.transports.http import connection_lost, raise_timeout
-from guidance_agent.llm.transports.litellm_answer import WireBody, stop_reason, usage_of
+from guidance_agent.llm.transports.litellm_answer import RefusalWatch, WireBody, stop_reason, usage_of
 from guidance_agent.llm.transports.litellm_errors import error_in_stream, truncated
 from guidance_agent.llm.transports.openai_reader import openai_finish_reason
 from guidance_agent.llm.transports.watchdog import Watchdog
@@ -28,6 +28,7 @@ from guidance_agent.settings import TimeoutSettings
 
 __all__ = ["LiteLLMStream"]
 
+_LONGEST_TURN = 0.005
 _ANTHROPIC_END = b"message_stop"
 
 
@@ -60,9 +61,9 @@ class LiteLLMStream:
         self.headers = headers
         self.request_id = origin.request_id
         self._wrapper = wrapper
-        self._watched: _RefusalWatch | None = None
+        self._watched: RefusalWatch | None = None
         if sdk:
-            self._watched = wrapper.completion_stream = _RefusalWatch(wrapper.completion_stream)
+            self._watched = wrapper.completion_stream = RefusalWatch(wrapper.completion_stream)
         # `aclose` of the wrapper forgets its inner stream, and does not close Anthropic's.
         self._inner = getattr(getattr(wrapper, "completion_stream", None), "streaming_response", None)
         self._origin = origin
@@ -116,8 +117,9 @@ class LiteLLMStream:
         """Return the next chunk, or None when the answer is over, for better or worse."""
         watchdog = self._watchdog
         failure: ModelError | None = None
-        watchdog.wait_begins()
         try:
+            await self._wait.give_way()
+            watchdog.wait_begins()
             async with self._wait.scope():
                 chunk = await self._wrapper.__anext__()
             self._wait.note_arrival()
@@ -224,10 +226,18 @@ class _Wait:
         self.watchdog = Watchdog(loop, timeouts, first_event=first_event, abort=self._abort)
         self._scope: asyncio.Timeout | None = None
         self._begun = False
+        self._loop = loop
+        self._turn_began = loop.time()
 
     def scope(self) -> asyncio.Timeout:
         self._scope = asyncio.timeout(None)
         return self._scope
+
+    async def give_way(self) -> None:
+        """Let other tasks run from time to time: chunks that have all arrived come without a wait between them."""
+        if self._loop.time() - self._turn_began > _LONGEST_TURN:
+            await asyncio.sleep(0)
+            self._turn_began = self._loop.time()
 
     def note_arrival(self) -> None:
         if not self._begun:
@@ -242,30 +252,6 @@ class _Wait:
     def _abort(self) -> None:
         if self._scope is not None:
             self._scope.reschedule(0.0)
-
-
-class _RefusalWatch:
-    """The SDK's stream with refusals turned into text, as they are shown; LiteLLM would drop them."""
-
-    def __init__(self, stream: Any) -> None:
-        self.refused = False
-        self._stream = stream
-
-    def __aiter__(self) -> _RefusalWatch:
-        return self
-
-    async def __anext__(self) -> Any:
-        chunk = await self._stream.__anext__()
-        for choice in chunk.choices or ():
-            refusal = getattr(choice.delta, "refusal", None)
-            if refusal:
-                self.refused = True
-                choice.delta.content = (choice.delta.content or "") + refusal
-                choice.delta.refusal = None
-        return chunk
-
-    async def aclose(self) -> None:
-        await self._stream.close()
 
 
 def _close_on_loop(loop: asyncio.AbstractEventLoop, body: Any, watchdog: Watchdog) -> None:

@@ -21,6 +21,11 @@ from typing import Any
 import httpx
 import litellm
 import openai
+
+# The SDK imports these on first use, which takes a second that the event loop would wait.
+import openai.resources.beta
+import openai.resources.chat
+import openai.resources.embeddings
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, get_ssl_configuration
 
@@ -197,9 +202,9 @@ class Clients:
     def __init__(self) -> None:
         transport = _TappedTransport(AsyncHTTPHandler.create_async_transport(**_tls()))
         self.handler = AsyncHTTPHandler(transport=transport, follow_redirects=False)
-        self._sdk_http = httpx.AsyncClient(
-            transport=transport, follow_redirects=False, trust_env=False, timeout=httpx.Timeout(None)
-        )
+        self._http = self.handler.client
+        # Set anew, so that the handler does not take it for its own to close, in a task, when it is collected.
+        self.handler.client = self._http
         self._sdk: dict[tuple[str, str], openai.AsyncOpenAI] = {}
 
     def sdk(self, base_url: str, api_key: str | None) -> openai.AsyncOpenAI:
@@ -207,14 +212,13 @@ class Clients:
         key = (base_url, api_key or "")
         if key not in self._sdk:
             self._sdk[key] = openai.AsyncOpenAI(
-                api_key=api_key or "none", base_url=base_url, http_client=self._sdk_http, max_retries=0
+                api_key=api_key or "none", base_url=base_url, http_client=self._http, max_retries=0
             )
         return self._sdk[key]
 
     async def aclose(self) -> None:
         self._sdk.clear()
-        await self._sdk_http.aclose()
-        await self.handler.close()
+        await self._http.aclose()
 
     async def settle(self, *, own_connections: bool) -> None:
         """End LiteLLM's background work on this event loop, and the connections it made by itself if it did."""
