@@ -8,6 +8,7 @@ from typing import Any
 
 from guidance_agent.provider_simulator.answer import Answer, ToolUse
 from guidance_agent.provider_simulator.answers.guidance import guidance_text, notes_text
+from guidance_agent.provider_simulator.answers.judgement import find_steer
 from guidance_agent.provider_simulator.answers.reading import read_prompt, stems, tagged
 from guidance_agent.provider_simulator.prompt import Prompt
 from guidance_agent.provider_simulator.schema_values import value_for_schema
@@ -80,7 +81,8 @@ class Composer:
         return min(10, 3 + 2 * len(stems(observation) & _WEIGHTY))
 
     def _structured(self, prompt: Prompt, schema: Any) -> Any:
-        value = value_for_schema(schema, seed=self._settings.seed)
+        steer = find_steer(prompt.last_message)
+        value = value_for_schema(schema, seed=self._settings.seed, steer=steer)
         if isinstance(value, dict) and isinstance(value.get("importance"), int):
             value["importance"] = self._importance(prompt.last_message)
         return value

@@ -7,10 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from guidance_agent.provider_simulator.answers.judgement import Steer
+
 __all__ = ["value_for_schema"]
 
 _DEEPEST = 12
 _FAVOURED = ("pass", "passed", "ok", "none", "no_breach", "compliant", "allow", "release", "low", "valid", "keep")
+_ADVERSE = ("fail", "failed", "breach", "non_compliant", "steer", "violation", "reject", "withhold", "replace", "high")
+_ABOUT_ADVICE = re.compile(r"advice|boundary|steer|recommend", re.IGNORECASE)
 _NO_WORDS = re.compile(
     r"breach|fail|error|review|escalat|urgent|reject|harm|unsafe|refus|steer|violat|contradict", re.I
 )
@@ -23,6 +27,7 @@ _FORMATS = {
     "uri": "https://example.org/",
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
+_STEERED = "The sentence tells the customer which way to go, which guidance must not do."
 _SENTENCES = (
     "The text sets out the options with their risks and leaves the choice open.",
     "Nothing in the text points one way, and the figures carry their tax year.",
@@ -31,8 +36,9 @@ _SENTENCES = (
 
 
 class _Generator:
-    def __init__(self, root: Mapping[str, Any], seed: int) -> None:
+    def __init__(self, root: Mapping[str, Any], seed: int, steer: Steer | None) -> None:
         self._root = root
+        self._steer = steer
         self._rng = random.Random(seed)
 
     def value(self, schema: Any, name: str, depth: int) -> Any:
@@ -66,7 +72,7 @@ class _Generator:
             case "number":
                 return self._number(schema, name, whole=False)
             case "boolean":
-                return not _NO_WORDS.search(name)
+                return bool(_NO_WORDS.search(name)) == (self._steer is not None)
             case _:
                 return None
 
@@ -91,7 +97,7 @@ class _Generator:
         return plain[0]
 
     def _choice(self, values: Sequence[Any], name: str) -> Any:
-        for favoured in _FAVOURED:
+        for favoured in _FAVOURED if self._steer is None else _ADVERSE:
             for value in values:
                 if isinstance(value, str) and value.lower() == favoured:
                     return value
@@ -114,13 +120,20 @@ class _Generator:
         items = self._resolved(schema.get("items", {}))
         listed = self._one_per_choice(items)
         if listed is not None and least <= len(listed[1]) <= most:
-            key, choices = listed
-            return [{**self.value(items, name, depth + 1), key: choice} for choice in choices]
+            return [self._finding(items, listed[0], choice, depth) for choice in listed[1]]
         empty = depth >= _DEEPEST or _NO_WORDS.search(name)
         count = min(most, max(least, 0 if empty else 1))
         if schema.get("uniqueItems") and "enum" in items:
             return list(items["enum"][:count])
         return [self.value(items, name, depth + 1) for _ in range(count)]
+
+    def _finding(self, items: Mapping[str, Any], key: str, choice: Any, depth: int) -> dict[str, Any]:
+        steer = self._steer
+        if not _ABOUT_ADVICE.search(str(choice)):
+            self._steer = None
+        made = {**self.value(items, key, depth + 1), key: choice}
+        self._steer = steer
+        return made
 
     def _one_per_choice(self, items: Mapping[str, Any]) -> tuple[str, Sequence[Any]] | None:
         # A list of findings that are told apart by a closed list of names is complete only with one for each.
@@ -136,12 +149,16 @@ class _Generator:
         least, most = int(schema.get("minLength", 0)), int(schema.get("maxLength", 1_000_000))
         if schema.get("pattern"):
             return _matching(str(schema["pattern"]), least, most)
+        if self._steer is not None:
+            return (self._steer.quote if _QUOTED.search(name) else _STEERED)[:most]
         text = "" if _QUOTED.search(name) and least == 0 else self._rng.choice(_SENTENCES)
         while len(text) < least:
             text = f"{text} {self._rng.choice(_SENTENCES)}".strip()
         return text[:most]
 
     def _number(self, schema: Mapping[str, Any], name: str, *, whole: bool) -> float:
+        if self._steer is not None and re.search(r"start|end", name, re.IGNORECASE):
+            return float(self._steer.start if "start" in name.lower() else self._steer.end)
         low = schema.get("minimum", schema.get("exclusiveMinimum"))
         high = schema.get("maximum", schema.get("exclusiveMaximum"))
         if low is None and high is None:
@@ -184,10 +201,11 @@ def _matching(pattern: str, least: int, most: int) -> str:
     return "a" * max(least, 1)
 
 
-def value_for_schema(schema: Mapping[str, Any], *, seed: int = 0) -> Any:
+def value_for_schema(schema: Mapping[str, Any], *, seed: int = 0, steer: Steer | None = None) -> Any:
     """A value that is valid under `schema` (objects, arrays, strings, numbers, enums, constants, unions, references).
 
     Lists whose items are told apart by a closed list of names get one item for each name; enums prefer the value that
-    means "nothing wrong"; booleans are false where their name speaks of a failing.
+    means "nothing wrong"; booleans are false where their name speaks of a failing. With a `steer` it is the other way
+    round, in a list of findings only for the one about advice, and quotes and offsets are those of the steer.
     """
-    return _Generator(schema, seed).value(schema, "", 0)
+    return _Generator(schema, seed, steer).value(schema, "", 0)

@@ -15,6 +15,7 @@ from guidance_agent.provider_simulator import (
     control_routes,
     embedding_routes,
 )
+from guidance_agent.provider_simulator.answers.topics import topics
 from guidance_agent.provider_simulator.cache import PromptCaches
 from guidance_agent.provider_simulator.clock import Clock, SystemClock
 from guidance_agent.provider_simulator.composer import Composer
@@ -77,6 +78,8 @@ class ProviderSimulator:
         return self._state.caches
 
     async def __aenter__(self) -> Self:
+        # Read from disk before the first request, away from the event loop.
+        await asyncio.to_thread(topics)
         app = web.Application(client_max_size=_BODY_LIMIT)
         app[STATE] = self._state
         app.on_response_prepare.append(_label)

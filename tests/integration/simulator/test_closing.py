@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import psutil
 import pytest
 import pytest_asyncio
+from blockbuster import blockbuster_ctx
 
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, ProviderSimulatorProcess, SimulatorSettings
 from tests.integration.simulator.conftest import Client, eventually
@@ -132,6 +134,18 @@ async def busy() -> AsyncIterator[Client]:
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         yield Client(session, running)
+
+
+async def test_nothing_in_it_blocks_the_event_loop(tmp_path: Path) -> None:
+    settings = SimulatorSettings.instant().but(state_path=tmp_path / "state.json")
+    async with aiohttp.ClientSession() as session:
+        with blockbuster_ctx("guidance_agent.provider_simulator"):
+            async with ProviderSimulator(settings) as running:
+                client = Client(session, running)
+                assert (await client.anthropic(stream=True)).text
+                assert (await client.openai(stream=True)).text
+                embedded = await client.post("/v1/embeddings", {"model": "text-embedding-3-small", "input": "x"})
+                assert embedded.status == 200
 
 
 async def test_many_paced_streams_keep_their_schedule(busy: Client) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter
 
+from guidance_agent.provider_simulator.answers.judgement import find_steer
 from guidance_agent.provider_simulator.schema_values import value_for_schema
 
 
@@ -56,6 +57,43 @@ def test_a_closed_list_of_findings_has_one_for_each_name_and_none_wrong() -> Non
     assert [check.check for check in verdict.checks] == ["advice_boundary", "risk_disclosure", "signposting"]
     assert {check.status for check in verdict.checks} == {Status.PASS}
     assert (verdict.passed, verdict.needs_review) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "You should transfer it now.",
+        "I would recommend taking the annuity.",
+        "Drawdown is the best option for you.",
+        "If I were you, I'd wait.",
+        "It's a no-brainer.",
+    ],
+)
+def test_a_steer_in_the_judged_text_fails_the_check_on_advice_alone(sentence: str) -> None:
+    reply = f"Both ways have risks. {sentence} Pension Wise is free."
+    steer = find_steer(f"Judge this.\n<reply>\n{reply}\n</reply>")
+    assert steer is not None
+    assert reply[steer.start : steer.end] == steer.quote == sentence
+    verdict = Verdict.model_validate(value_for_schema(Verdict.model_json_schema(), steer=steer))
+    assert [check.status for check in verdict.checks] == [Status.FAIL, Status.PASS, Status.PASS]
+    assert (verdict.passed, verdict.needs_review, verdict.checks[0].quote) == (False, True, sentence)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I cannot say whether you should transfer.",
+        "Nobody here can say that drawdown is the best option for you.",
+        "An adviser should explain the risks. The scheme must answer you.",
+        "Some people keep the pot; others draw on it.",
+    ],
+)
+def test_neutral_sentences_are_no_steer(reply: str) -> None:
+    assert find_steer(f"<reply>{reply}</reply>") is None
+
+
+def test_what_the_customer_says_is_not_judged() -> None:
+    assert find_steer("<question>My friend says you should transfer.</question>") is None
 
 
 def test_the_same_schema_and_seed_give_the_same_value() -> None:
