@@ -14,13 +14,13 @@ The committer also renews the leases of live turns, so that a slow model or call
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
@@ -91,7 +91,6 @@ class Journal:
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
-        self._connection: AsyncConnection | None = None
         self.commits = 0
 
     async def __aenter__(self) -> Journal:
@@ -105,7 +104,6 @@ class Journal:
             await asyncio.shield(self._task)
         if self._waiting_rows:
             await self._commit_batch()
-        await self._drop_connection()
 
     def lease_until(self) -> float:
         """Return the end of a lease that begins now, in seconds since the epoch."""
@@ -148,11 +146,10 @@ class Journal:
         self, batch: Sequence[tuple[JournalSource, JournalWrite]], rows: Sequence[tuple[sa.Table, Row]]
     ) -> None:
         try:
-            lost = await self._write(batch, rows)
+            lost = await self._database.submit(functools.partial(self._write, batch=batch, rows=rows))
         except sa.exc.IntegrityError as error:
-            await self._drop_connection()
             if len(batch) + bool(rows) == 1:
-                await self._fail_batch(batch, rows, error)
+                self._fail_batch(batch, rows, error)
                 return
             # One turn's contradiction (a consultation asked twice at once) must not end the others.
             for entry in batch:
@@ -161,7 +158,7 @@ class Journal:
                 await self._commit([], rows)
             return
         except Exception as error:
-            await self._fail_batch(batch, rows, error)
+            self._fail_batch(batch, rows, error)
             return
         self.commits += 1
         for source, write in batch:
@@ -175,13 +172,12 @@ class Journal:
                 self._live.pop(source.turn_id, None)
             source.committed()
 
-    async def _fail_batch(
+    def _fail_batch(
         self,
         batch: Sequence[tuple[JournalSource, JournalWrite]],
         rows: Sequence[tuple[sa.Table, Row]],
         error: Exception,
     ) -> None:
-        await self._drop_connection()
         reason = str(error).splitlines()[0]
         _logger.error("journal commit failed: turns=%d other_rows=%d reason=%s", len(batch), len(rows), reason)
         for source, write in batch:
@@ -196,11 +192,15 @@ class Journal:
         # Rows of no turn wait for the next commit that works: a full disk must not cost the usage ledger its entries.
         self._waiting_rows = list(rows)[-_WAITING_ROWS_LIMIT:]
 
-    async def _write(
-        self, batch: Sequence[tuple[JournalSource, JournalWrite]], rows: Sequence[tuple[sa.Table, Row]]
+    def _write(
+        self,
+        connection: sa.Connection,
+        *,
+        batch: Sequence[tuple[JournalSource, JournalWrite]],
+        rows: Sequence[tuple[sa.Table, Row]],
     ) -> set[str]:
-        connection = await self._begin()
-        lost = await self._lost_leases(connection, batch)
+        """Write a batch, in the writing thread; return the ids of turns whose lease was lost."""
+        lost = self._lost_leases(connection, batch)
         kept = [(source, write) for source, write in batch if source.turn_id not in lost]
         inserts: dict[sa.Table, list[Row]] = {}
         for _, write in kept:
@@ -216,59 +216,37 @@ class Journal:
             inserts.setdefault(table, []).append(row)
         for table in (consultations, turns, *(table for table in inserts if table not in (consultations, turns))):
             if table in inserts:
-                await connection.execute(sa.insert(table), inserts[table])
+                connection.execute(sa.insert(table), inserts[table])
         for source, write in kept:
             if write.turn_values:
-                await connection.execute(
-                    sa.update(turns).where(turns.c.id == source.turn_id).values(**write.turn_values)
-                )
+                connection.execute(sa.update(turns).where(turns.c.id == source.turn_id).values(**write.turn_values))
             if write.consultation_values:
-                await connection.execute(
+                connection.execute(
                     sa.update(consultations)
                     .where(consultations.c.id == source.consultation_id)
                     .values(**write.consultation_values)
                 )
-        await self._renew(connection, {source.turn_id for source, write in kept if not write.ends})
-        await connection.commit()
+        self._renew(connection, {source.turn_id for source, write in kept if not write.ends})
         return lost
 
-    async def _begin(self) -> AsyncConnection:
-        if self._connection is None:
-            self._connection = await self._database.engine.connect()
-        if self._database.is_sqlite:
-            await self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-        return self._connection
-
-    async def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            await connection.rollback()
-            await connection.close()
-        except Exception as error:
-            _logger.warning("journal connection did not close cleanly: %s", error)
-
-    async def _lost_leases(
-        self, connection: AsyncConnection, batch: Sequence[tuple[JournalSource, JournalWrite]]
-    ) -> set[str]:
+    def _lost_leases(self, connection: sa.Connection, batch: Sequence[tuple[JournalSource, JournalWrite]]) -> set[str]:
         ids = {source.turn_id for source, write in batch if not write.opening}
         if not ids:
             return set()
-        held = await connection.execute(
+        held = connection.execute(
             sa.select(turns.c.id)
             .where(turns.c.id.in_(ids), turns.c.owner == self.owner, turns.c.state == "streaming")
             .with_for_update()
         )
         return ids - set(held.scalars())
 
-    async def _renew(self, connection: AsyncConnection, touched: set[str]) -> None:
+    def _renew(self, connection: sa.Connection, touched: set[str]) -> None:
         now = self._clock.monotonic()
         for turn_id in touched:
             self._live.setdefault(turn_id, now)
         due = [turn_id for turn_id, renewed in self._live.items() if now - renewed >= RENEW_SECONDS]
         if due:
-            await connection.execute(
+            connection.execute(
                 sa.update(turns)
                 .where(turns.c.id.in_(due), turns.c.owner == self.owner, turns.c.state == "streaming")
                 .values(lease_until=self.lease_until())
@@ -277,9 +255,6 @@ class Journal:
 
     async def _renew_only(self) -> None:
         try:
-            connection = await self._begin()
-            await self._renew(connection, set())
-            await connection.commit()
-        except (sa.exc.SQLAlchemyError, DatabaseUnavailableError, OSError) as error:
-            await self._drop_connection()
+            await self._database.transaction(functools.partial(self._renew, touched=set()))
+        except DatabaseUnavailableError as error:
             _logger.warning("leases could not be renewed: %s", str(error).splitlines()[0])

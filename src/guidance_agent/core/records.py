@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
@@ -76,8 +75,7 @@ class Records:
             .order_by(consultations.c.opened_at.desc())
             .limit(1)
         )
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).mappings().first()
+        row = await self._database.run(lambda connection: connection.execute(query).mappings().first())
         if row is None:
             return None
         return ConsultationRecord(
@@ -99,8 +97,7 @@ class Records:
             .order_by(turns.c.ordinal, turn_events.c.sequence)
             .add_columns(turns.c.ordinal)
         )
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
         entries: list[TranscriptEntry] = []
         texts: dict[int, tuple[str, int, list[str]]] = {}
         for question, delivered, text, ordinal in rows:
@@ -118,13 +115,13 @@ class Records:
             .where(turn_events.c.turn_id == turn_id, turn_events.c.sequence > after)
             .order_by(turn_events.c.sequence)
         )
-        async with self._database.read() as connection:
-            return tuple(EventRecord(*row) for row in await connection.execute(query))
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        return tuple(EventRecord(*row) for row in rows)
 
     async def turn(self, turn_id: str) -> JsonObject | None:
         """Return the turn's row, if there is one."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(sa.select(turns).where(turns.c.id == turn_id))).mappings().first()
+        query = sa.select(turns).where(turns.c.id == turn_id)
+        row = await self._database.run(lambda connection: connection.execute(query).mappings().first())
         return None if row is None else dict(row)
 
     async def set_outcome(self, consultation_id: str, outcome: Outcome, *, reason: str, source: str) -> None:
@@ -134,12 +131,11 @@ class Records:
             .where(consultations.c.id == consultation_id)
             .values(outcome=outcome, outcome_reason=reason, outcome_source=source, outcome_at=self._clock.now())
         )
-        async with self._database.write() as connection:
-            result = await connection.execute(change)
-            if result.rowcount == 0:
-                raise UnknownConsultationError(
-                    f"There is no consultation {consultation_id!r}. Use the id that the turn's first event told."
-                )
+        changed = await self._database.transaction(lambda connection: connection.execute(change).rowcount)
+        if changed == 0:
+            raise UnknownConsultationError(
+                f"There is no consultation {consultation_id!r}. Use the id that the turn's first event told."
+            )
 
     async def close_dead_turns(self, terminal_payload: Callable[[str, int], JsonObject]) -> tuple[str, ...]:
         """Close live turns whose lease has run out as `process_died` and hand their text to judgement.
@@ -153,63 +149,62 @@ class Records:
             .where(turns.c.state == "streaming", turns.c.lease_until < now.timestamp())
             .with_for_update(skip_locked=True)
         )
-        async with self._database.read() as connection:
-            if (await connection.execute(dead.with_only_columns(turns.c.id).limit(1))).first() is None:
-                return ()
-        async with self._database.write() as connection:
-            rows = (await connection.execute(dead)).all()
-            for turn_id, consultation_id, question in rows:
-                await self._close_dead(connection, turn_id, consultation_id, question, now, terminal_payload)
-        return tuple(row.id for row in rows)
+        any_dead = dead.with_only_columns(turns.c.id).limit(1)
+        if await self._database.run(lambda connection: connection.execute(any_dead).first()) is None:
+            return ()
 
-    async def _close_dead(
-        self,
-        connection: AsyncConnection,
-        turn_id: str,
-        consultation_id: str,
-        question: str,
-        now: datetime,
-        terminal_payload: Callable[[str, int], JsonObject],
-    ) -> None:
-        journaled = (
-            await connection.execute(
-                sa.select(turn_events.c.sequence, turn_events.c.text)
-                .where(turn_events.c.turn_id == turn_id)
-                .order_by(turn_events.c.sequence)
-            )
-        ).all()
-        text = "".join(row.text for row in journaled if row.text is not None)
-        sequence = journaled[-1].sequence + 1 if journaled else 0
-        payload = terminal_payload(turn_id, sequence)
-        await connection.execute(
-            sa.insert(turn_events).values(
-                turn_id=turn_id, sequence=sequence, type=payload["type"], text=None, payload=payload, created_at=now
-            )
+        def close(connection: sa.Connection) -> tuple[str, ...]:
+            rows = connection.execute(dead).all()
+            for turn_id, consultation_id, question in rows:
+                _close_dead(connection, turn_id, consultation_id, question, now, terminal_payload)
+            return tuple(row.id for row in rows)
+
+        return await self._database.transaction(close)
+
+
+def _close_dead(
+    connection: sa.Connection,
+    turn_id: str,
+    consultation_id: str,
+    question: str,
+    now: datetime,
+    terminal_payload: Callable[[str, int], JsonObject],
+) -> None:
+    journaled = (
+        connection.execute(
+            sa.select(turn_events.c.sequence, turn_events.c.text)
+            .where(turn_events.c.turn_id == turn_id)
+            .order_by(turn_events.c.sequence)
         )
-        ended: dict[str, Any] = {
-            "state": "process_died",
-            "ended_at": now,
-            "last_sequence": sequence,
-            "text_length": len(text),
-            "delivered_length": len(text),
-            "text_hash": text_hash(text),
-            "error": "The process that streamed this turn ended before the turn did.",
-            "judgement": "pending" if text else None,
-        }
-        await connection.execute(sa.update(turns).where(turns.c.id == turn_id).values(**ended))
-        if text:
-            fingerprint = (
-                await connection.execute(
-                    sa.select(consultations.c.transcript_hash).where(consultations.c.id == consultation_id)
-                )
-            ).scalar_one()
-            fingerprint = extend_transcript(fingerprint, "customer", text_hash(question))
-            fingerprint = extend_transcript(fingerprint, "advisor", ended["text_hash"])
-            await connection.execute(
-                sa.update(consultations)
-                .where(consultations.c.id == consultation_id)
-                .values(transcript_hash=fingerprint)
-            )
+    ).all()
+    text = "".join(row.text for row in journaled if row.text is not None)
+    sequence = journaled[-1].sequence + 1 if journaled else 0
+    payload = terminal_payload(turn_id, sequence)
+    connection.execute(
+        sa.insert(turn_events).values(
+            turn_id=turn_id, sequence=sequence, type=payload["type"], text=None, payload=payload, created_at=now
+        )
+    )
+    ended: dict[str, Any] = {
+        "state": "process_died",
+        "ended_at": now,
+        "last_sequence": sequence,
+        "text_length": len(text),
+        "delivered_length": len(text),
+        "text_hash": text_hash(text),
+        "error": "The process that streamed this turn ended before the turn did.",
+        "judgement": "pending" if text else None,
+    }
+    connection.execute(sa.update(turns).where(turns.c.id == turn_id).values(**ended))
+    if text:
+        fingerprint = (
+            connection.execute(sa.select(consultations.c.transcript_hash).where(consultations.c.id == consultation_id))
+        ).scalar_one()
+        fingerprint = extend_transcript(fingerprint, "customer", text_hash(question))
+        fingerprint = extend_transcript(fingerprint, "advisor", ended["text_hash"])
+        connection.execute(
+            sa.update(consultations).where(consultations.c.id == consultation_id).values(transcript_hash=fingerprint)
+        )
 
 
 def _has_live_turn() -> sa.ColumnElement[bool]:

@@ -182,33 +182,42 @@ async def test_a_full_disk_ends_the_turns_of_the_batch_and_shows_nothing_of_it(
         first, second = Source(journal, clock, 1), Source(journal, clock, 2)
         first.write("shown")
         assert await first.settled() is None
-        pages = await _limit_pages(database, journal, extra=0)
+        await _limit_pages(database, extra=0)
         first.write("x" * 200_000)
         error = await first.settled()
         assert isinstance(error, JournalError)
         assert "full" in str(error)
         assert await texts(database, first.turn_id) == ["shown"]
-        await _limit_pages(database, journal, extra=pages + 10_000)
+        await _limit_pages(database, extra=10_000)
         second.write("goes on")
         assert await second.settled() is None
         assert await texts(database, second.turn_id) == ["goes on"]
 
 
-async def _limit_pages(database: Database, journal: Journal, *, extra: int) -> int:
-    """Have SQLite itself say that the disk is full: the committer's connection may not add pages."""
-    if journal._connection is None:
-        journal._connection = await database.engine.connect()
-    connection = journal._connection
-    pages = int((await connection.exec_driver_sql("PRAGMA page_count")).scalar_one())
-    await connection.exec_driver_sql(f"PRAGMA max_page_count={pages + extra}")
-    return pages
+async def _limit_pages(database: Database, *, extra: int) -> None:
+    """Have SQLite itself say that the disk is full: connections taken from now on may add so many pages."""
+
+    def limit(connection: Any, *_: object) -> None:
+        cursor = connection.cursor()
+        pages = cursor.execute("PRAGMA page_count").fetchone()[0]
+        cursor.execute(f"PRAGMA max_page_count={pages + extra}")
+        cursor.close()
+
+    for earlier in _limits:
+        if sa.event.contains(database.engine, "checkout", earlier):
+            sa.event.remove(database.engine, "checkout", earlier)
+    _limits[:] = [limit]
+    sa.event.listen(database.engine, "checkout", limit)
+
+
+_limits: list[Any] = []
 
 
 async def test_ledger_rows_survive_a_failed_commit(database: Database, journal: Journal, clock: SystemClock) -> None:
     source = Source(journal, clock)
     source.write("a")
     await source.settled()
-    await _limit_pages(database, journal, extra=0)
+    await _limit_pages(database, extra=0)
     journal.add_rows(model_calls, [_ledger_row(clock)])
     source.write("x" * 200_000)
     assert isinstance(await source.settled(), JournalError)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["alembic_config", "upgrade"]
 
@@ -25,16 +23,8 @@ def alembic_config(connection: Connection | None = None) -> Config:
     return config
 
 
-async def upgrade(engine: AsyncEngine, *, is_sqlite: bool, revision: str = "head") -> None:
-    """Upgrade in one transaction that holds the database's write lock."""
-    async with engine.connect() as connection:
-        if is_sqlite:
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})")
-        await connection.run_sync(_upgrade, revision)
-        await connection.commit()
-
-
-def _upgrade(connection: Connection, revision: str) -> Any:
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Upgrade within the caller's transaction; other processes that try the same wait for its end."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})")
     command.upgrade(alembic_config(connection), revision)

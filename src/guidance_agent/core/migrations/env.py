@@ -28,7 +28,5 @@ if given is not None:
     _run(given)
 else:
     url = database_url(Settings.load())
-    sync_driver = url.get_backend_name() if url.get_backend_name() == "sqlite" else url.drivername
-    engine = sa.create_engine(url.set(drivername=sync_driver))
-    with engine.begin() as own:
+    with sa.create_engine(url).begin() as own:
         _run(own)
