@@ -154,7 +154,8 @@ class CallRecorder:
             error=None if error is None else str(error),
             metadata=self.request.metadata,
         )
-        self._log(self.call)
+        if _logger.isEnabledFor(logging.INFO):
+            self._log(self.call)
         for sink in self._sinks:
             try:
                 sink.record(self.call)

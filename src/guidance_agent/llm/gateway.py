@@ -80,7 +80,7 @@ class ModelGateway:
         self._environ = os.environ if environ is None else environ
         self._sinks = tuple(sinks)
         self._prices: Prices = prices if prices is not None else PriceTable.load(settings.prices_file)
-        self._prices_read = False
+        self.prices_read = False
         self._closed = False
         self._history = CacheHistory(clock=self.clock.monotonic)
         self._resolved: dict[str, Resolved] = {}
@@ -202,13 +202,13 @@ class ModelGateway:
 
     async def prices_ready(self) -> None:
         """Return when prices can be read without blocking."""
-        if not self._prices_read:
+        if not self.prices_read:
             await self._prices.ready()
-            self._prices_read = True
+            self.prices_read = True
 
     def warm_prices(self) -> None:
         """Begin to read the prices, if they are not read yet."""
-        if not self._prices_read:
+        if not self.prices_read:
             self.own(self.prices_ready())
 
     def opened(self, core: StreamCore) -> None:

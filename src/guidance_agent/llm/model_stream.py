@@ -31,6 +31,8 @@ class StreamDoor(Door, Protocol):
     def own(self, work: Awaitable[object]) -> asyncio.Task[object]:
         """Run `work` as a task that the gateway waits for when it closes."""
 
+    prices_read: bool
+
     async def prices_ready(self) -> None:
         """Return when prices can be read without blocking."""
 
@@ -253,8 +255,15 @@ class StreamCore:
                 return deltas
 
     async def _finished(self) -> None:
-        self._end("completed")
-        await self._settled()
+        if self._stream is None or self.over or not self._door.prices_read:
+            self._end("completed")
+            await self._settled()
+            return
+        # Nothing is left to wait for, and a task for it would be most of the cost of ending.
+        self.over = True
+        self.recorder.finish("completed")
+        self._door.closed(self)
+        await self._stream.aclose()
 
 
 class _Broken:
