@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 from guidance_agent.provider_simulator.answer import Answer, ToolUse
@@ -31,6 +32,11 @@ _THINKING = (
     "The question is about {subject}. The facts in the prompt come first, then the ways open with the risks of each, "
     "at the same depth. No steer. One check of understanding, then where free help is to be had."
 )
+
+
+@lru_cache(maxsize=256)
+def _asks_for_rating(text: str) -> bool:
+    return _RATING.search(text) is not None
 
 
 class Composer:
@@ -61,7 +67,7 @@ class Composer:
         if prompt.schema is not None:
             return json.dumps(self._structured(prompt, prompt.schema), ensure_ascii=False)
         last = prompt.last_message
-        if _RATING.search(last) or any(_RATING.search(text) for text in prompt.system):
+        if any(_asks_for_rating(text) for text in (last, *prompt.system)):
             importance = self._importance(last)
             wants_json = prompt.json_object or _WANTS_JSON.search("\n".join((*prompt.system, last)))
             return json.dumps({"importance": importance}) if wants_json else str(importance)

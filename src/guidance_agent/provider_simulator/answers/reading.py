@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -83,29 +82,37 @@ def _question_of(message: str) -> str:
     return re.sub(r"<(\w+)>.*?</\1>", " ", message, flags=re.DOTALL).strip() or message.strip()
 
 
-def _facts(texts: Iterator[str]) -> Iterator[FactLine]:
-    seen = set()
-    for text in texts:
-        for fact_id, line in _FACT.findall(text):
-            if fact_id in seen:
-                continue
-            seen.add(fact_id)
-            statement = _META.sub("", line).strip()
-            upcoming = _NOT_YET.search(line)
-            if upcoming is not None:
-                year, month, day = upcoming.groups()
-                statement += f" (not in force until {int(day)} {_MONTHS[int(month)]} {year})"
-            yield FactLine(fact_id, statement)
+@lru_cache(maxsize=256)
+def _facts_in(text: str) -> tuple[FactLine, ...]:
+    found = []
+    for fact_id, line in _FACT.findall(text):
+        statement = _META.sub("", line).strip()
+        upcoming = _NOT_YET.search(line)
+        if upcoming is not None:
+            year, month, day = upcoming.groups()
+            statement += f" (not in force until {int(day)} {_MONTHS[int(month)]} {year})"
+        found.append(FactLine(fact_id, statement))
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _first_name_in(text: str) -> str | None:
+    found = _FIRST_NAME.search(text)
+    return found.group(1) if found is not None else None
 
 
 def read_prompt(prompt: Prompt) -> PromptReading:
     """Read a prompt by the marks that people put into prompts: tags, labels and bullet lines."""
     everything = (*prompt.system, prompt.last_message)
-    name = next((m.group(1) for text in everything if (m := _FIRST_NAME.search(text))), None)
+    name = next((found for text in everything if (found := _first_name_in(text))), None)
+    facts: dict[str, FactLine] = {}
+    for text in reversed(everything):
+        for fact in _facts_in(text):
+            facts.setdefault(fact.id, fact)
     earlier = tuple(_question_of(text) for role, text in prompt.conversation[:-1] if role == "user" and text.strip())
     return PromptReading(
         question=_question_of(prompt.last_message),
         earlier=earlier,
-        facts=tuple(_facts(iter((prompt.last_message, *prompt.system)))),
+        facts=tuple(facts.values()),
         first_name=name if name and name.lower() not in ("customer", "unknown", "none") else None,
     )
