@@ -39,7 +39,7 @@ CANDIDATES = 500
 """Most memories of a customer that one recall weighs, the newest ones."""
 _MOST_ATTEMPTS = 5
 _SMALLEST_RANGE = 1e-6
-"""Below this, values differ by rounding or by less than a second of age, which must not be stretched to a whole point."""
+"""Below this, values differ by rounding or by less than a second of age, and are not stretched to a whole point."""
 _IDS_AT_ONCE = 500
 
 
@@ -217,7 +217,8 @@ class MemoryStream:
             .limit(limit)
         )
         async with self._database.read() as connection:
-            return tuple(PendingMemory(*row) for row in await connection.execute(query))
+            rows = (await connection.execute(query)).all()
+        return tuple(PendingMemory(row.id, row.text, row.importance_attempts) for row in rows)
 
     async def _update(self, ids: Collection[str], values: JsonObject) -> None:
         wanted = list(ids)

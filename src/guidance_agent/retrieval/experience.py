@@ -13,10 +13,8 @@ from guidance_agent.retrieval.found import RetrievedCase, RetrievedRule
 from guidance_agent.retrieval.vectors import FloatArray, QueryVector, VectorIndex, vector_from_bytes
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
     from guidance_agent.core.clock import Clock
-    from guidance_agent.core.database import Database
+    from guidance_agent.core.database import Database, Session
 
 __all__ = ["Experience"]
 
@@ -102,14 +100,16 @@ class Experience:
     def _is_old(self) -> bool:
         return self._clock.monotonic() - self._read_at >= self._refresh_seconds
 
-    async def _read_cases(
-        self, connection: AsyncConnection, model: str, dimensions: int, state: _State | None
-    ) -> _State:
-        usable = [cases.c.embedding_model == model, cases.c.embedding_dimensions == dimensions]
-        if not self._include_simulated:
-            usable.append(cases.c.simulated.is_(False))
-        counted = sa.select(sa.func.count(), sa.func.max(cases.c.created_at)).select_from(cases).where(*usable)
-        count, newest = (await connection.execute(counted)).one()
+    def _usable(self, table: sa.Table, model: str, dimensions: int) -> list[sa.ColumnElement[bool]]:
+        fits = [table.c.embedding_model == model, table.c.embedding_dimensions == dimensions]
+        fits.append(table.c.embedding.is_not(None))
+        return fits if self._include_simulated else [*fits, table.c.simulated.is_(False)]
+
+    async def _read_cases(self, connection: Session, model: str, dimensions: int, state: _State | None) -> _State:
+        usable = self._usable(cases, model, dimensions)
+        counted = sa.select(sa.func.count().label("total"), sa.func.max(cases.c.created_at).label("newest"))
+        counts = (await connection.execute(counted.select_from(cases).where(*usable))).one()
+        count, newest = counts.total, counts.newest
         if state is not None and count == len(state.case_index) and newest == state.newest_case:
             return state
         columns = sa.select(cases.c.id, cases.c.text, cases.c.topic, cases.c.embedding).where(*usable)
@@ -128,15 +128,13 @@ class Experience:
         kept = state or _empty(model, dimensions)
         return kept._replace(case_index=index, case_texts=texts, newest_case=newest)
 
-    async def _read_rules(self, connection: AsyncConnection, state: _State) -> _State:
+    async def _read_rules(self, connection: Session, state: _State) -> _State:
         import numpy as np
 
         model, dimensions = state.case_index.model, state.case_index.dimensions
         latest = sa.select(rule_releases.c.rule_ids).order_by(rule_releases.c.version.desc()).limit(1)
         released: list[str] = (await connection.execute(latest)).scalar_one_or_none() or []
-        usable = [rules.c.embedding_model == model, rules.c.embedding_dimensions == dimensions]
-        if not self._include_simulated:
-            usable.append(rules.c.simulated.is_(False))
+        usable = self._usable(rules, model, dimensions)
         rows: list[sa.Row[tuple[str, str, float, bytes]]] = []
         for start in range(0, len(released), _IDS_AT_ONCE):
             some = released[start : start + _IDS_AT_ONCE]

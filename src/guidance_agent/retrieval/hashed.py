@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,6 +20,7 @@ HASHED_MODEL = "offline/hashed-terms-1"
 
 _INLINE_CHARACTERS = 8_000
 """Texts of this length together are embedded on the event loop; longer ones go to a thread."""
+_TEXTS_AT_ONCE = 256
 
 
 class HashedEmbedder:
@@ -46,15 +46,19 @@ class HashedEmbedder:
         import numpy as np
 
         lexicon = load_lexicon()
-        result = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        for row, text in enumerate(texts):
-            values: dict[int, float] = {}
-            for term, weight in lexicon.terms(text).items():
-                place = _place(term)
-                index = (place >> 1) % self.dimensions
-                values[index] = values.get(index, 0.0) + (weight if place & 1 else -weight)
-            if length := math.sqrt(sum(value * value for value in values.values())):
-                result[row, list(values)] = [value / length for value in values.values()]
+        result = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            terms = [lexicon.terms(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
+            places = np.fromiter((_place(term) for some in terms for term in some), dtype=np.int64)
+            weights = np.fromiter((weight for some in terms for weight in some.values()), dtype=np.float64)
+            rows = np.repeat(np.arange(len(terms)), [len(some) for some in terms])
+            # The lowest bit is the sign, so that terms which share a place cancel as often as they add up.
+            signed = np.where(places & 1, weights, -weights)
+            cells = rows * self.dimensions + (places >> 1) % self.dimensions
+            sums = np.bincount(cells, weights=signed, minlength=len(terms) * self.dimensions)
+            sums = sums.reshape(len(terms), self.dimensions)
+            norms = np.linalg.norm(sums, axis=1, keepdims=True)
+            result[start : start + len(terms)] = sums / np.where(norms == 0, 1, norms)
         self._warm = True
         return result
 

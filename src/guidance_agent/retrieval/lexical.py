@@ -30,8 +30,27 @@ _YamlLoader: type[yaml.CSafeLoader | yaml.SafeLoader] = getattr(yaml, "CSafeLoad
 _Model = TypeVar("_Model", bound=BaseModel)
 
 _WORD = re.compile(r"\d[\d,]*(?:\.\d+)?k?|[^\W\d_]+(?:['’][^\W\d_]+)*")
-_SUFFIXES = ("ations", "ation", "ments", "ment", "ings", "ing", "ies", "ied", "ers", "er", "ed", "es", "s", "ally", "ly", "e")
+_SUFFIXES = (
+    "ations",
+    "ation",
+    "ments",
+    "ment",
+    "ings",
+    "ing",
+    "ies",
+    "ied",
+    "ers",
+    "er",
+    "ed",
+    "es",
+    "s",
+    "ally",
+    "ly",
+    "e",
+)
+_VERB_ENDINGS = frozenset({"ing", "ings", "ed"})
 _SHORTEST_STEM = 3
+_LONGEST_OWN_DOUBLE = 5
 
 
 def words(text: str) -> list[str]:
@@ -39,6 +58,7 @@ def words(text: str) -> list[str]:
     return [_plain(match) for match in _WORD.findall(text.lower())]
 
 
+@lru_cache(maxsize=20_000)
 def _plain(word: str) -> str:
     if word[0].isdigit():
         number = word.rstrip("k").replace(",", "")
@@ -53,13 +73,24 @@ def stem(word: str) -> str:
         return word
     for suffix in _SUFFIXES:
         if word.endswith(suffix) and len(word) - len(suffix) >= _SHORTEST_STEM:
-            root = word[: -len(suffix)]
-            if suffix in {"ies", "ied"}:
-                return root + "y"
-            if suffix == "s" and root.endswith(("s", "u", "i")):
-                return word
-            return root[:-1] if len(root) > _SHORTEST_STEM and root[-1] == root[-2] else root
+            return _stem_before(word, suffix)
     return word
+
+
+def _stem_before(word: str, suffix: str) -> str:
+    root = word[: -len(suffix)]
+    if suffix in {"ies", "ied"}:
+        return root + "y"
+    if suffix == "s" and root.endswith(("s", "u", "i")):
+        return word
+    if suffix in _VERB_ENDINGS:
+        # British spelling doubles the l of longer words (enrolled, cancelled); "call" keeps its own.
+        doubled = len(root) > _SHORTEST_STEM and root[-1] == root[-2]
+        if doubled and (root[-1] not in "lsz" or (root[-1] == "l" and len(root) > _LONGEST_OWN_DOUBLE)):
+            root = root[:-1]
+        if root.endswith("er") and len(root) - 2 >= _SHORTEST_STEM:
+            root = root[:-2]
+    return root
 
 
 class PhraseMatcher:
@@ -114,9 +145,10 @@ class Lexicon:
             if before is not None:
                 _add(found, before + " " + root, PAIR_WEIGHT * weight)
             before = root
-            fragments = _fragments(word)
-            for fragment in fragments:
-                _add(found, fragment, FRAGMENT_WEIGHT * weight / len(fragments))
+            if fragments := _fragments(word):
+                share = FRAGMENT_WEIGHT * weight / len(fragments)
+                for fragment in fragments:
+                    found[fragment] = found.get(fragment, 0.0) + share
         return found
 
 

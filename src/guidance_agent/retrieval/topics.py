@@ -60,11 +60,13 @@ class TopicRouter:
     Attributes:
         core_figures: Ids of the figures that every turn is given, because answers quote them on any subject.
         fact_ids: Ids of all facts that a topic may bring.
+        unknown_ids: Ids of all unknowns that a topic may bring.
     """
 
     def __init__(self, core_figures: Iterable[str], topics: Sequence[_Topic]) -> None:
         self.core_figures = tuple(core_figures)
         self.fact_ids = frozenset(fact for topic in topics for fact in topic.facts)
+        self.unknown_ids = frozenset(unknown for topic in topics for unknown in topic.unknowns)
         self._topics = tuple(topics)
         self._cues = PhraseMatcher({topic.name: topic.cues for topic in topics})
         self._company = PhraseMatcher({topic.name: topic.together_with for topic in topics})
