@@ -31,11 +31,24 @@ class ModelSpec:
     dimensions: int = 0
 
 
-_FAST = ("haiku", "luna", "mini", "nano", "flash")
+_FAST = frozenset(
+    {
+        "claude-haiku-4-5",
+        "claude-haiku-5-5",
+        "gpt-4.1-mini",
+        "gpt-4o-mini",
+        "gpt-5-mini",
+        "gpt-5-nano",
+        "gpt-5.4-mini",
+        "gpt-5.4-nano",
+        "gpt-5.6-luna",
+        "gpt-6-luna",
+    }
+)
 
 
 def _claude(name: str, minimum: int, window: int = 1_000_000, max_output: int = 128_000) -> ModelSpec:
-    pace = "fast" if any(mark in name for mark in _FAST) else "author"
+    pace = "fast" if name in _FAST else "author"
     return ModelSpec(
         name=name,
         wire="anthropic",
@@ -47,7 +60,7 @@ def _claude(name: str, minimum: int, window: int = 1_000_000, max_output: int = 
 
 
 def _gpt(name: str, regime: CacheRegime, window: int, max_output: int = 128_000) -> ModelSpec:
-    pace = "fast" if any(mark in name for mark in _FAST) else "author"
+    pace = "fast" if name in _FAST else "author"
     return ModelSpec(name=name, wire="openai", context_window=window, max_output=max_output, regime=regime, pace=pace)
 
 
