@@ -65,7 +65,7 @@ def load_persona(name: str) -> SimulatedCustomer:
     for known, customer in _personas().items():
         if wanted in (known, customer.profile.customer_id):
             return customer
-    close = difflib.get_close_matches(wanted, personas(), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(wanted, personas(), n=2, cutoff=0.6)
     hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Choose one of {', '.join(personas())}."
     raise InputError(f"There is no persona {name!r}. {hint}")
 
@@ -158,7 +158,9 @@ def _scripted(simulator: ProviderSimulator, folder: Path, overrides: Mapping[str
         profile.key_variables[0]: "simulator",
         **{f"GUIDANCE_{name.upper()}": str(value) for name, value in given.items()},
     }
-    settings = Settings.load(providers={profile.name: local}, **given)
+    # What the user has set up for other calls must not lead a test to a real provider.
+    alone = {"fallbacks": (), "embedding_model": None, **given}
+    settings = Settings.load(providers={profile.name: local}, **alone)
     return ScriptedSimulator(settings, env, simulator.base_url, simulator)
 
 

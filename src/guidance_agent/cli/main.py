@@ -62,10 +62,22 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Write the log to standard error.")] = False,
 ) -> None:
     """UK pension guidance, streamed from language models, with a record of everything that was said."""
+    _set_up_log(verbose=verbose)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+
+
+def _set_up_log(*, verbose: bool) -> None:
+    import logging
+
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    else:
+        # Without any handler Python would write warnings between the lines of an answer.
+        logging.getLogger("guidance_agent").addHandler(logging.NullHandler())
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -83,6 +95,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except GuidanceAgentError as error:
         show_error(str(error))
         return exit_code_of(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        show_error(
+            f"{str(error.filename)!r} cannot be used: {error.strerror}. Correct the path, or choose another one."
+        )
+        return ExitCode.STORAGE
     except OutputClosed:
         return ExitCode.DONE
     except (KeyboardInterrupt, typer.Abort):

@@ -1,0 +1,35 @@
+"""Every error of the package has an exit status, and every command a clean help text."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from guidance_agent import errors
+from guidance_agent.cli.exit_codes import ExitCode, exit_code_of
+from guidance_agent.cli.main import app
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.NoQuestionError("x"), ExitCode.USAGE),
+        (errors.MissingKeyError("x"), ExitCode.CONFIGURATION),
+        (errors.KnowledgeError("x"), ExitCode.CONFIGURATION),
+        (errors.RateLimitedError("x"), ExitCode.MODEL),
+        (errors.SchemaVersionError("x"), ExitCode.STORAGE),
+        (errors.LeaseLostError("x"), ExitCode.STORAGE),
+        (errors.GuidanceAgentError("x"), ExitCode.DEFECT),
+    ],
+)
+def test_an_error_ends_with_its_exit_status(error: errors.GuidanceAgentError, code: ExitCode) -> None:
+    assert exit_code_of(error) is code
+
+
+@pytest.mark.parametrize("command", [[], ["ask"], ["chat"], ["simulator"], ["doctor"]])
+def test_help_shows_options_examples_and_exit_statuses(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    for expected in ("Usage: ", "Options:", "  Examples:\n    guidance-agent ", "  Exit status:\n    0    done\n"):
+        assert expected in result.output
+    assert not {line for line in result.output.splitlines() if "\b" in line}
