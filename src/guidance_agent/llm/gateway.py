@@ -12,12 +12,10 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from guidance_agent.core.clock import Clock, SystemClock
-from guidance_agent.errors import UnknownModelError
 from guidance_agent.llm.attempts import try_call
 from guidance_agent.llm.caching import CacheHistory
 from guidance_agent.llm.call_record import CallRecorder, Prices, UsageSink
@@ -29,17 +27,12 @@ from guidance_agent.llm.providers.base import CachePlan
 from guidance_agent.llm.reasoning_filter import ReasoningFilter
 from guidance_agent.llm.tokens import estimate_tokens
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, Transport
+from guidance_agent.llm.transports.registry import make_transport, transport_name
 from guidance_agent.settings import RetrySettings, Settings
 
 __all__ = ["Embeddings", "ModelGateway", "ModelStream", "UsageSink"]
 
 Raw = TypeVar("Raw", RawCompletion, RawEmbeddings)
-
-_TRANSPORTS = {
-    "anthropic": ("guidance_agent.llm.transports.anthropic", "AnthropicTransport"),
-    "openai": ("guidance_agent.llm.transports.openai", "OpenAITransport"),
-    "litellm": ("guidance_agent.llm.transports.litellm", "LiteLLMTransport"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +52,7 @@ class ModelGateway:
         clock: Wall clock, monotonic clock and ids; None is the real one.
         sinks: Take the record of every call.
         prices: What calls cost; None is the bundled price map with the user's price file before it.
-        transports: Replace the transports named `anthropic`, `openai` and `litellm`.
+        transports: Replace the transports of these names; a name is a wire format or `litellm`.
         rng: Where the jitter of retries comes from.
     """
 
@@ -234,21 +227,11 @@ class ModelGateway:
         )
 
     async def _transport(self, call: PreparedCall) -> Transport:
-        name: str | None = "litellm" if self.settings.transport == "litellm" else call.endpoint.wire
-        if name is None:
-            if self.settings.transport == "native":
-                raise UnknownModelError(
-                    f"The model {call.request.model!r} has no native transport. Use GUIDANCE_TRANSPORT=auto, or set "
-                    f"the wire format of provider {call.endpoint.provider!r}."
-                )
-            name = "litellm"
+        name = transport_name(call, self.settings)
         if name not in self._transports:
-            module, kind = _TRANSPORTS[name]
-            # Imports of HTTP clients take longer than the loop may stand still.
-            imported: Any = await asyncio.to_thread(import_module, module)
-            if name not in self._transports:
-                make = getattr(imported, kind)
-                self._transports[name] = make(self.settings) if name == "litellm" else make()
+            made = await make_transport(name, self.settings)
+            # Another call may have made one while this one waited; an unused one holds nothing that needs closing.
+            self._transports.setdefault(name, made)
         return self._transports[name]
 
     async def _recorded(self, recorder: CallRecorder, once: Callable[[PreparedCall, Transport], Awaitable[Raw]]) -> Raw:

@@ -16,6 +16,7 @@ from guidance_agent.llm.transports.batch import mend
 from guidance_agent.llm.transports.failures import malformed
 from guidance_agent.llm.transports.http import HttpSession
 from guidance_agent.llm.transports.native import NativeStream
+from guidance_agent.settings import Settings
 
 __all__ = ["ANTHROPIC_VERSION", "AnthropicTransport", "anthropic_headers"]
 
@@ -27,7 +28,9 @@ class AnthropicTransport:
 
     name = "native"
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Accept the settings that every transport is made with; this one needs none beyond each call's own."""
+        del settings
         self._http = HttpSession()
 
     async def open(self, call: PreparedCall) -> NativeStream:

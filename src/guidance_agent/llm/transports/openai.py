@@ -19,6 +19,7 @@ from guidance_agent.llm.transports.openai_reader import (
     openai_usage,
     reasoning_field,
 )
+from guidance_agent.settings import Settings
 
 __all__ = ["OpenAITransport", "openai_headers"]
 
@@ -28,7 +29,9 @@ class OpenAITransport:
 
     name = "native"
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Accept the settings that every transport is made with; this one needs none beyond each call's own."""
+        del settings
         self._http = HttpSession()
 
     async def open(self, call: PreparedCall) -> NativeStream:
