@@ -35,12 +35,22 @@ __all__ = ["DECAY_PER_HOUR", "NEUTRAL_IMPORTANCE", "Memory", "MemoryStream", "Pe
 
 DECAY_PER_HOUR = 0.995
 NEUTRAL_IMPORTANCE = 5.0
-CANDIDATES = 500
+CANDIDATES = 300
 """Most memories of a customer that one recall weighs, the newest ones."""
 _MOST_ATTEMPTS = 5
 _SMALLEST_RANGE = 1e-6
 """Below this, values differ by rounding or by less than a second of age, and are not stretched to a whole point."""
 _IDS_AT_ONCE = 500
+_WEIGHED = (
+    memories.c.id,
+    memories.c.text,
+    memories.c.kind,
+    memories.c.created_at,
+    memories.c.last_retrieved_at,
+    memories.c.importance,
+    memories.c.embedding,
+    memories.c.embedding_model,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +157,7 @@ class MemoryStream:
         if exclude_consultation is not None:
             conditions.append(memories.c.consultation_id != exclude_consultation)
         newest_first = (memories.c.created_at.desc(), memories.c.id.desc())
-        candidates = sa.select(memories).where(*conditions).order_by(*newest_first).limit(CANDIDATES)
+        candidates = sa.select(*_WEIGHED).where(*conditions).order_by(*newest_first).limit(CANDIDATES)
         async with self._database.read() as connection:
             rows = (await connection.execute(candidates)).all()
         scores = _scores(rows, query, self._clock.now())
@@ -247,16 +257,23 @@ def _hours_since(then: datetime, now: datetime) -> float:
 
 
 def _relevance(rows: Sequence[sa.Row[Any]], query: QueryVector | None) -> list[float]:
-    known = [None if query is None else _similarity(row, query) for row in rows]
-    given = [value for value in known if value is not None]
-    neutral = sum(given) / len(given) if given else 0.0
-    return [neutral if value is None else value for value in known]
-
-
-def _similarity(row: sa.Row[Any], query: QueryVector) -> float | None:
-    if row.embedding is None or (row.embedding_model, row.embedding_dimensions) != (query.model, len(query.values)):
-        return None
-    return max(float(vector_from_bytes(row.embedding) @ query.values), 0.0)
+    if query is None:
+        return [0.0] * len(rows)
+    # The length is checked beside the name, because a model can be asked for vectors of another length.
+    size = 4 * len(query.values)
+    usable = [
+        place
+        for place, row in enumerate(rows)
+        if row.embedding_model == query.model and row.embedding is not None and len(row.embedding) == size
+    ]
+    if not usable:
+        return [0.0] * len(rows)
+    matrix = vector_from_bytes(b"".join(rows[place].embedding for place in usable)).reshape(len(usable), -1)
+    similar = [max(float(value), 0.0) for value in matrix @ query.values]
+    relevance = [sum(similar) / len(similar)] * len(rows)
+    for place, value in zip(usable, similar, strict=True):
+        relevance[place] = value
+    return relevance
 
 
 def _scaled(values: Sequence[float]) -> Sequence[float]:
