@@ -16,7 +16,10 @@ class OutputClosed(Exception):
 
 
 def prepare_streams() -> None:
-    """Make standard output and error take every character, whatever the locale."""
+    """Make standard output and error take every character, whatever the locale; a closed one takes it nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  it lives as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A consumer of JSON expects UTF-8; a terminal with another encoding still gets text it can show.
