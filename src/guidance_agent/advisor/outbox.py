@@ -58,6 +58,7 @@ class Outbox:
         self._waiting: list[str | _Waiting] = []
         self._write = JournalWrite()
         self._in_flight: list[Event] = []
+        self._sent = False
         self._flying = False
         self._ready: deque[Event] = deque()
         self._unread = 0
@@ -93,6 +94,7 @@ class Outbox:
 
     def send(self) -> None:
         """Have the changes of `change` written even if no event waits."""
+        self._sent = True
         self._journal.notify(self)
 
     @property
@@ -114,7 +116,7 @@ class Outbox:
 
     async def settled(self) -> None:
         """Wait until nothing waits for the journal."""
-        while self._waiting or self._flying:
+        while self._waiting or self._sent or self._flying:
             await self._change()
 
     async def drained(self) -> None:
@@ -180,7 +182,7 @@ class Outbox:
                 write.events.append(self._row(event, None, now))
             self._in_flight.append(event)
         self._number_text(pieces, write, now)
-        self._flying = True
+        self._sent, self._flying = False, True
         return write
 
     def committed(self) -> None:

@@ -24,7 +24,7 @@ from guidance_agent.core.schema import consultations, turns
 from guidance_agent.core.types import AdvisorProfile, CustomerProfile, HistoryEntry
 from guidance_agent.errors import PromptTooLongError
 from guidance_agent.knowledge.loader import tax_year
-from guidance_agent.llm.messages import ModelRequest
+from guidance_agent.llm.messages import Message, ModelRequest
 from guidance_agent.llm.tokens import estimate_tokens
 
 if TYPE_CHECKING:
@@ -80,34 +80,37 @@ async def plan_turn(
     found = await services.retriever.retrieve(
         conversation.question,
         customer_id=customer.customer_id,
-        history_texts=[entry.content for entry in conversation.history],
+        history_texts=[entry.content for entry in conversation.history if entry.role == "customer"],
         day=today,
+        profile=customer,
+        consultation_id=consultation.id,
     )
     context = _context(found, conversation, today, profile_changes(consultation.profile, customer.prompt_values()))
     turn_id = clock.new_id("turn")
     ids = {"turn_id": turn_id, "consultation_id": consultation.id}
 
-    def answer(notes: str | None) -> ModelRequest:
-        with_notes = dataclasses.replace(context, reasoning=notes)
+    def request(operation: str, model: str, messages: tuple[Message, ...], limit: int) -> ModelRequest:
         return ModelRequest(
-            model=options.model,
-            messages=build_guidance_prompt(advisor, consultation.profile, conversation, with_notes, services.rules),
-            max_tokens=services.settings.max_answer_tokens,
-            operation="guidance",
+            model=model,
+            messages=messages,
+            max_tokens=limit,
+            operation=operation,
             use_cache=options.use_cache,
-            fallbacks=services.settings.fallbacks,
+            fallbacks=services.settings.fallbacks if operation == "guidance" else (),
             metadata=ids,
         )
 
-    reasoning = ModelRequest(
-        model=options.reasoning_model,
-        messages=build_reasoning_prompt(advisor, consultation.profile, conversation, context, services.rules),
-        max_tokens=REASONING_TOKENS,
-        operation="reasoning",
-        use_cache=options.use_cache,
-        metadata=ids,
-    )
-    _check_context_window(services, answer(None))
+    def answer(notes: str | None) -> ModelRequest:
+        with_notes = dataclasses.replace(context, reasoning=notes)
+        messages = build_guidance_prompt(advisor, consultation.profile, conversation, with_notes, services.rules)
+        return request("guidance", options.model, messages, services.settings.max_answer_tokens)
+
+    without_notes = answer(None)
+    _check_context_window(services, without_notes)
+    reasoning = None
+    if options.use_reasoning:
+        messages = build_reasoning_prompt(advisor, consultation.profile, conversation, context, services.rules)
+        reasoning = request("reasoning", options.reasoning_model, messages, REASONING_TOKENS)
     found_ids = FoundIds(
         facts=tuple(item.fact.id for item in found.facts),
         cases=tuple(item.id for item in found.cases),
@@ -123,6 +126,7 @@ async def plan_turn(
             text=conversation.question[:_MEMORY_LIMIT],
             simulated=services.simulated,
             at=ended_at,
+            embedding=found.question if len(conversation.question) <= _MEMORY_LIMIT else None,
         )
 
     return TurnPlan(
@@ -134,8 +138,8 @@ async def plan_turn(
         continues=None if consultation.is_new else consultation.ordinal,
         transcript=consultation.transcript,
         found=found_ids,
-        reasoning=reasoning if options.use_reasoning else None,
-        answer=answer,
+        reasoning=reasoning,
+        answer=lambda notes: without_notes if notes is None else answer(notes),
         memory_row=memory_row,
         gate=OpenGate(),
         started=started,

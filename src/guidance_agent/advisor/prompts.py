@@ -12,8 +12,9 @@ that no text can close the block it stands in.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from guidance_agent.advisor.conversation import Conversation, EmotionalTone, Entry, Phase, read_conversation
@@ -115,7 +116,7 @@ def stable_parts(
     return (
         Message("system", first, part="conduct"),
         Message("system", second, part="requirements"),
-        Message("system", _render("customer.md.j2", customer=customer), part="customer"),
+        Message("system", _customer_part(json.dumps(customer, sort_keys=True)), part="customer"),
     )
 
 
@@ -127,7 +128,12 @@ def build_guidance_prompt(
     rules: ReleasedRules | None = None,
 ) -> tuple[Message, ...]:
     """Return the whole prompt of one answer."""
-    last = _render("question.md.j2", question=conversation.question, **_context_values(context))
+    last = _render(
+        "question.md.j2",
+        turn_context=_context_text(replace(context, reasoning=None)),
+        reasoning=context.reasoning,
+        question=conversation.question,
+    )
     return (*stable_parts(advisor, customer, rules), *_history(conversation.history), Message("user", last))
 
 
@@ -139,7 +145,11 @@ def build_reasoning_prompt(
     rules: ReleasedRules | None = None,
 ) -> tuple[Message, ...]:
     """Return the prompt of the private notes: the same parts and context, another last instruction."""
-    last = _render("reasoning_question.md.j2", question=conversation.question, **_context_values(context))
+    last = _render(
+        "reasoning_question.md.j2",
+        turn_context=_context_text(replace(context, reasoning=None)),
+        question=conversation.question,
+    )
     return (*stable_parts(advisor, customer, rules), *_history(conversation.history), Message("user", last))
 
 
@@ -189,8 +199,17 @@ def _history(entries: Sequence[Entry]) -> tuple[Message, ...]:
     )
 
 
-def _context_values(context: TurnContext) -> Mapping[str, Any]:
-    return {name: getattr(context, name) for name in TurnContext.__slots__}
+# The prompts of one turn, and of the next ones of its consultation, share what is rendered here.
+
+
+@functools.lru_cache(maxsize=256)
+def _customer_part(canonical: str) -> str:
+    return _render("customer.md.j2", customer=json.loads(canonical))
+
+
+@functools.lru_cache(maxsize=64)
+def _context_text(context: TurnContext) -> str:
+    return _render("turn_context.md.j2", **{name: getattr(context, name) for name in TurnContext.__slots__})
 
 
 @functools.lru_cache(maxsize=16)

@@ -202,30 +202,12 @@ class Journal:
         """Write a batch, in the writing thread; return the ids of turns whose lease was lost."""
         lost = self._lost_leases(connection, batch)
         kept = [(source, write) for source, write in batch if source.turn_id not in lost]
-        inserts: dict[sa.Table, list[Row]] = {}
-        for _, write in kept:
-            for table, row in write.opening:
-                inserts.setdefault(table, []).append(row)
-        events = [row for _, write in kept for row in write.events]
-        if events:
-            inserts.setdefault(turn_events, []).extend(events)
-        for _, write in kept:
-            for table, row in write.closing:
-                inserts.setdefault(table, []).append(row)
-        for table, row in rows:
-            inserts.setdefault(table, []).append(row)
-        for table in (consultations, turns, *(table for table in inserts if table not in (consultations, turns))):
-            if table in inserts:
-                connection.execute(sa.insert(table), inserts[table])
-        for source, write in kept:
-            if write.turn_values:
-                connection.execute(sa.update(turns).where(turns.c.id == source.turn_id).values(**write.turn_values))
-            if write.consultation_values:
-                connection.execute(
-                    sa.update(consultations)
-                    .where(consultations.c.id == source.consultation_id)
-                    .values(**write.consultation_values)
-                )
+        for table, inserted in _by_table(kept, rows).items():
+            connection.execute(_insert(table), inserted)
+        _update(connection, turns, [(source.turn_id, write.turn_values) for source, write in kept])
+        _update(
+            connection, consultations, [(source.consultation_id, write.consultation_values) for source, write in kept]
+        )
         self._renew(connection, {source.turn_id for source, write in kept if not write.ends})
         return lost
 
@@ -233,11 +215,7 @@ class Journal:
         ids = {source.turn_id for source, write in batch if not write.opening}
         if not ids:
             return set()
-        held = connection.execute(
-            sa.select(turns.c.id)
-            .where(turns.c.id.in_(ids), turns.c.owner == self.owner, turns.c.state == "streaming")
-            .with_for_update()
-        )
+        held = connection.execute(_HELD_LEASES, {"ids": list(ids), "holder": self.owner})
         return ids - set(held.scalars())
 
     def _renew(self, connection: sa.Connection, touched: set[str]) -> None:
@@ -246,11 +224,7 @@ class Journal:
             self._live.setdefault(turn_id, now)
         due = [turn_id for turn_id, renewed in self._live.items() if now - renewed >= RENEW_SECONDS]
         if due:
-            connection.execute(
-                sa.update(turns)
-                .where(turns.c.id.in_(due), turns.c.owner == self.owner, turns.c.state == "streaming")
-                .values(lease_until=self.lease_until())
-            )
+            connection.execute(_RENEW_LEASES, {"ids": due, "holder": self.owner, "until": self.lease_until()})
             self._live.update(dict.fromkeys(due, now))
 
     async def _renew_only(self) -> None:
@@ -258,3 +232,48 @@ class Journal:
             await self._database.transaction(functools.partial(self._renew, touched=set()))
         except DatabaseUnavailableError as error:
             _logger.warning("leases could not be renewed: %s", str(error).splitlines()[0])
+
+
+# Statements are built once: building one costs more than running it.
+
+_OWN_LIVE_TURNS = sa.and_(
+    turns.c.id.in_(sa.bindparam("ids", expanding=True)),
+    turns.c.owner == sa.bindparam("holder"),
+    turns.c.state == "streaming",
+)
+_HELD_LEASES = sa.select(turns.c.id).where(_OWN_LIVE_TURNS).with_for_update()
+_RENEW_LEASES = sa.update(turns).where(_OWN_LIVE_TURNS).values(lease_until=sa.bindparam("until"))
+
+
+@functools.cache
+def _insert(table: sa.Table) -> sa.Insert:
+    return sa.insert(table)
+
+
+@functools.cache
+def _update_by_id(table: sa.Table) -> sa.Update:
+    return sa.update(table).where(table.c.id == sa.bindparam("row_id"))
+
+
+def _by_table(
+    kept: Sequence[tuple[JournalSource, JournalWrite]], rows: Sequence[tuple[sa.Table, Row]]
+) -> dict[sa.Table, list[Row]]:
+    """Return all rows to insert, referenced tables first."""
+    inserts: dict[sa.Table, list[Row]] = {consultations: [], turns: [], turn_events: []}
+    for _, write in kept:
+        inserts[turn_events].extend(write.events)
+        for table, row in (*write.opening, *write.closing):
+            inserts.setdefault(table, []).append(row)
+    for table, row in rows:
+        inserts.setdefault(table, []).append(row)
+    return {table: inserted for table, inserted in inserts.items() if inserted}
+
+
+def _update(connection: sa.Connection, table: sa.Table, changes: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Set values of rows by id, one statement for all rows that change the same columns."""
+    groups: dict[frozenset[str], list[Row]] = {}
+    for row_id, values in changes:
+        if values:
+            groups.setdefault(frozenset(values), []).append({"row_id": row_id, **values})
+    for rows in groups.values():
+        connection.execute(_update_by_id(table), rows)

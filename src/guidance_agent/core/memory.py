@@ -51,6 +51,16 @@ _WEIGHED = (
     memories.c.embedding,
     memories.c.embedding_model,
 )
+_NEWEST_OF_CUSTOMER: sa.Select[Any] = (
+    sa.select(*_WEIGHED)
+    .where(
+        memories.c.customer_id == sa.bindparam("customer"),
+        memories.c.consultation_id != sa.bindparam("excluded"),
+        sa.or_(memories.c.simulated.is_(False), sa.bindparam("simulated", type_=sa.Boolean)),
+    )
+    .order_by(memories.c.created_at.desc(), memories.c.id.desc())
+    .limit(CANDIDATES)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +161,14 @@ class MemoryStream:
         """
         if isinstance(query, str):
             query = QueryVector(self._embedder.model, (await self._embedder.embed([query]))[0])
-        conditions = [memories.c.customer_id == customer_id]
-        if not include_simulated:
-            conditions.append(memories.c.simulated.is_(False))
-        if exclude_consultation is not None:
-            conditions.append(memories.c.consultation_id != exclude_consultation)
-        newest_first = (memories.c.created_at.desc(), memories.c.id.desc())
-        candidates = sa.select(*_WEIGHED).where(*conditions).order_by(*newest_first).limit(CANDIDATES)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(candidates)).all()
+        parameters = {
+            "customer": customer_id,
+            "simulated": include_simulated,
+            "excluded": exclude_consultation or "",
+        }
+        rows: Sequence[sa.Row[Any]] = await self._database.run(
+            lambda connection: connection.execute(_NEWEST_OF_CUSTOMER, parameters).all()
+        )
         scores = _scores(rows, query, self._clock.now())
         # The sort is stable, so memories with equal scores stay newest first.
         best = sorted(range(len(rows)), key=lambda place: -scores[place])[: max(limit, 0)]
@@ -226,8 +235,7 @@ class MemoryStream:
             .order_by(memories.c.importance_attempts, memories.c.created_at, memories.c.id)
             .limit(limit)
         )
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
         return tuple(PendingMemory(row.id, row.text, row.importance_attempts) for row in rows)
 
     async def _update(self, ids: Collection[str], values: JsonObject) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -57,25 +57,16 @@ class Records:
 
     async def consultation(self, consultation_id: str) -> ConsultationRecord | None:
         """Return the consultation with this id, if there is one."""
-        return await self._one_consultation(consultations.c.id == consultation_id)
+        return await self._one_consultation(_CONSULTATION, {"id": consultation_id})
 
     async def open_consultation(self, customer_id: str, fingerprint: str) -> ConsultationRecord | None:
         """Return the customer's newest open consultation whose transcript has this fingerprint and no live turn."""
-        return await self._one_consultation(
-            consultations.c.customer_id == customer_id,
-            consultations.c.outcome == "open",
-            consultations.c.transcript_hash == fingerprint,
-            ~_has_live_turn(),
-        )
+        return await self._one_consultation(_OPEN_CONSULTATION, {"customer": customer_id, "fingerprint": fingerprint})
 
-    async def _one_consultation(self, *conditions: sa.ColumnElement[bool]) -> ConsultationRecord | None:
-        query = (
-            sa.select(consultations, _has_live_turn().label("streaming"))
-            .where(*conditions)
-            .order_by(consultations.c.opened_at.desc())
-            .limit(1)
-        )
-        row = await self._database.run(lambda connection: connection.execute(query).mappings().first())
+    async def _one_consultation(
+        self, query: sa.Select[Any], parameters: Mapping[str, str]
+    ) -> ConsultationRecord | None:
+        row = await self._database.run(lambda connection: connection.execute(query, parameters).mappings().first())
         if row is None:
             return None
         return ConsultationRecord(
@@ -207,6 +198,22 @@ def _close_dead(
         )
 
 
-def _has_live_turn() -> sa.ColumnElement[bool]:
-    live = sa.select(turns.c.id).where(turns.c.consultation_id == consultations.c.id, turns.c.state == "streaming")
-    return live.exists()
+# Built once: these are on the way to the first text, and building a statement costs more than running it.
+
+_HAS_LIVE_TURN = (
+    sa.select(turns.c.id).where(turns.c.consultation_id == consultations.c.id, turns.c.state == "streaming").exists()
+)
+_CONSULTATION: sa.Select[Any] = sa.select(consultations, _HAS_LIVE_TURN.label("streaming")).where(
+    consultations.c.id == sa.bindparam("id")
+)
+_OPEN_CONSULTATION: sa.Select[Any] = (
+    sa.select(consultations, sa.literal(False).label("streaming"))
+    .where(
+        consultations.c.customer_id == sa.bindparam("customer"),
+        consultations.c.outcome == "open",
+        consultations.c.transcript_hash == sa.bindparam("fingerprint"),
+        ~_HAS_LIVE_TURN,
+    )
+    .order_by(consultations.c.opened_at.desc())
+    .limit(1)
+)

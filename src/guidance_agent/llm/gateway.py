@@ -166,7 +166,8 @@ class ModelGateway:
         Raises:
             ConfigurationError: the model cannot be called as things are set up.
         """
-        return self._prepared(request, resolve(request.model, self.settings, self._environ))
+        resolved = self._resolved.get(request.model)
+        return self._prepared(request, resolved or resolve(request.model, self.settings, self._environ))
 
     # What streams and attempts need.
 

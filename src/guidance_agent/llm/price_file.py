@@ -85,5 +85,5 @@ def read_price_file(path: Path) -> Mapping[str, FilePrices]:
         faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(
             f"The price file {str(path)!r} is not valid: {faults}. It holds US dollars per million tokens by model "
-            "name, such as {'openai/gpt-6-sol': {'input': 2, 'output': 10}}."
+            "name, such as {'provider/model': {'input': 2, 'output': 10}}."
         ) from error

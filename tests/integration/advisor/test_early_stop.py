@@ -176,6 +176,18 @@ async def test_leaving_closes_the_socket_and_records_what_was_delivered(
     assert answer.content == text
 
 
+async def test_closing_returns_when_the_end_is_on_record(
+    wired: AdvisorAgent, wired_runtime: Runtime, simulator: ProviderSimulator, wire: str, janet: CustomerProfile
+) -> None:
+    endless(simulator, wire)
+    for _ in range(5):
+        async with wired.consult(janet, use_reasoning=False) as turn:
+            await first_text(turn)
+        row = await wired_runtime.records.turn(turn.turn_id)
+        assert row is not None
+        assert row["state"] == "closed_early"
+
+
 async def test_the_usage_of_a_turn_that_was_left_is_kept_and_marked_estimated(
     wired: AdvisorAgent, wired_runtime: Runtime, simulator: ProviderSimulator, wire: str, janet: CustomerProfile
 ) -> None:
