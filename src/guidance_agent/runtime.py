@@ -6,10 +6,11 @@ its answers are marked as simulated everywhere.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from pydantic import SecretStr
 from guidance_agent.advisor.events import Failed, event_to_json
 from guidance_agent.advisor.prompts import ReleasedRules
 from guidance_agent.core.clock import Clock, SystemClock
+from guidance_agent.errors import ConfigurationError
 from guidance_agent.settings import ProviderSettings, Settings
 
 if TYPE_CHECKING:
@@ -73,13 +75,14 @@ class Runtime:
         self._environ = os.environ if environ is None else environ
         self.simulator: ProviderSimulator | None = None
         self._background: BackgroundWorker | None = None
+        self._retrieved: set[str] = set()
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Runtime:
         async with contextlib.AsyncExitStack() as stack:
-            await self._open_models(stack)
             await self._open_records(stack)
-            self._open_knowledge()
+            await self._open_models(stack)
+            await self._open_knowledge()
             await self._open_background(stack)
             self._stack = stack.pop_all()
         return self
@@ -89,18 +92,39 @@ class Runtime:
     ) -> None:
         await self._stack.aclose()
 
-    def wake_background(self) -> None:
+    def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:
+            self._retrieved.update(retrieved_memories)
             self._background.wake()
 
+    async def _touch_memories(self) -> None:
+        retrieved, self._retrieved = self._retrieved, set()
+        await self.memory.touch(retrieved)
+
+    async def _open_records(self, stack: contextlib.AsyncExitStack) -> None:
+        from guidance_agent.core.database import Database, database_url
+        from guidance_agent.core.journal import Journal
+        from guidance_agent.core.records import Records
+
+        url = database_url(self.settings)
+        self.database = await stack.enter_async_context(Database(url, auto_migrate=self.settings.auto_migrate))
+        self.records = Records(self.database, self.clock)
+        owner = f"{socket.gethostname()}-{os.getpid()}-{self.clock.new_id('run')[-6:]}"
+        self.journal = await stack.enter_async_context(Journal(self.database, self.clock, owner=owner))
+
     async def _open_models(self, stack: contextlib.AsyncExitStack) -> None:
+        from guidance_agent.core.ledger import UsageLedger
         from guidance_agent.llm.endpoints import default_models
+        from guidance_agent.llm.gateway import ModelGateway
 
         chosen = default_models(self.settings, self._environ)
         self.model, self.reasoning_model = chosen.author, chosen.reasoning
         self.simulated = not chosen.configured
         if self.simulated:
             await self._start_simulator(stack)
+        sinks = [UsageLedger(self.journal)]
+        gateway = ModelGateway(self.settings, environ=self._environ, clock=self.clock, sinks=sinks)
+        self.gateway = await stack.enter_async_context(gateway)
 
     async def _start_simulator(self, stack: contextlib.AsyncExitStack) -> None:
         from guidance_agent.provider_simulator import ProviderSimulator, SimulatorSettings
@@ -108,41 +132,32 @@ class Runtime:
         seed, state = self.settings.simulator_seed, self.settings.data_dir / "simulator.json"
         instant = self.settings.simulator == "instant"
         options = SimulatorSettings.instant(seed=seed) if instant else SimulatorSettings(seed=seed)
-        self.simulator = simulator = await stack.enter_async_context(ProviderSimulator(options.but(state_path=state)))
+        try:
+            simulator = await stack.enter_async_context(ProviderSimulator(options.but(state_path=state)))
+        except OSError as error:
+            raise ConfigurationError(
+                f"The simulator cannot start in the data folder {str(self.settings.data_dir)!r}: {error}. Set "
+                "GUIDANCE_DATA_DIR to a folder that can be written, or a provider's key."
+            ) from error
+        self.simulator = simulator
         provider = self.model.partition("/")[0]
         local = ProviderSettings(base_url=simulator.base_url, api_key=SecretStr("simulator"))
         self.settings = self.settings.model_copy(update={"providers": {**self.settings.providers, provider: local}})
 
-    async def _open_records(self, stack: contextlib.AsyncExitStack) -> None:
-        from guidance_agent.core.database import Database, database_url
-        from guidance_agent.core.journal import Journal
-        from guidance_agent.core.ledger import UsageLedger
-        from guidance_agent.core.records import Records
-        from guidance_agent.llm.gateway import ModelGateway
-
-        url = database_url(self.settings)
-        self.database = await stack.enter_async_context(Database(url, auto_migrate=self.settings.auto_migrate))
-        self.records = Records(self.database, self.clock)
-        owner = f"{socket.gethostname()}-{os.getpid()}-{self.clock.new_id('run')[-6:]}"
-        self.journal = await stack.enter_async_context(Journal(self.database, self.clock, owner=owner))
-        self.gateway = await stack.enter_async_context(
-            ModelGateway(self.settings, environ=self._environ, clock=self.clock, sinks=[UsageLedger(self.journal)])
-        )
-
-    def _open_knowledge(self) -> None:
+    async def _open_knowledge(self) -> None:
         from guidance_agent.core.memory import MemoryStream
         from guidance_agent.knowledge.loader import load_knowledge
         from guidance_agent.retrieval.embeddings import CachedEmbedder, Embedder, HashedEmbedder, ProviderEmbedder
         from guidance_agent.retrieval.retriever import Retriever
 
-        self.knowledge = load_knowledge(self.settings.knowledge_dir)
+        self.knowledge = await asyncio.to_thread(load_knowledge, self.settings.knowledge_dir)
         embedder: Embedder = HashedEmbedder()
         if self.settings.embedding_model is not None:
             provider = ProviderEmbedder(self.gateway, self.settings.embedding_model)
             embedder = CachedEmbedder(provider, self.database, self.clock)
         self.memory = MemoryStream(self.database, self.clock, embedder)
         self.retriever = Retriever(
-            self.knowledge, self.database, embedder, self.memory, include_simulated=self.simulated
+            self.knowledge, self.database, embedder, self.memory, include_simulated=self.simulated, clock=self.clock
         )
 
     async def _open_background(self, stack: contextlib.AsyncExitStack) -> None:
@@ -153,8 +168,10 @@ class Runtime:
 
         rater = MemoryRater(self.memory, self.gateway, self.reasoning_model)
         jobs = [
-            BackgroundJob(name="sweep", interval=SWEEP_SECONDS, run=self.close_dead_turns, at_start=True),
+            BackgroundJob(name="sweep", interval=SWEEP_SECONDS, run=self.close_dead_turns, at_start=True, wakes=False),
+            BackgroundJob(name="recency", interval=RATING_SECONDS, run=self._touch_memories),
             BackgroundJob(name="importance", interval=RATING_SECONDS, run=rater.run),
+            BackgroundJob(name="embeddings", interval=RATING_SECONDS, run=self.memory.embed_pending),
         ]
         self._background = await stack.enter_async_context(BackgroundWorker(jobs))
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["AdvisorAgent"]
 
 
+_PLANNED_AT_ONCE = 4
+
+
 class AdvisorAgent:
     """Streams pension guidance; an async context manager that owns its turns.
 
@@ -66,6 +69,8 @@ class AdvisorAgent:
         self._exit: contextlib.AsyncExitStack | None = None
         self._runs: dict[asyncio.Task[None], TurnRun] = {}
         self._asked: set[str] = set()
+        # Protects running streams from a burst of beginning turns, whose planning is the loop's longest work.
+        self._planning = asyncio.Semaphore(_PLANNED_AT_ONCE)
 
     async def __aenter__(self) -> AdvisorAgent:
         if self._services is not None:
@@ -212,7 +217,8 @@ class AdvisorAgent:
             reasoning_model=self._reasoning_model or services.reasoning_model,
             use_cache=services.settings.enable_prompt_caching if self._use_cache is None else self._use_cache,
         )
-        plan = await plan_turn(services, self.profile, customer, history, options)
+        async with self._planning:
+            plan = await plan_turn(services, self.profile, customer, history, options)
         if plan.consultation_id in self._asked:
             raise TurnInProgressError(
                 f"Consultation {plan.consultation_id!r} still streams its last turn. Close or finish that turn first."
@@ -228,7 +234,7 @@ class AdvisorAgent:
         run = self._runs.pop(task)
         self._asked.discard(run.plan.consultation_id)
         if self._services is not None:
-            self._services.wake_background()
+            self._services.turn_ended(run.plan.found.memories)
 
     @property
     def _open_services(self) -> AdvisorServices:

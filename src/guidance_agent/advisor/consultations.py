@@ -104,13 +104,17 @@ def _check_id(consultation_id: str) -> None:
         )
 
 
-async def _check_given(
-    records: Records, record: ConsultationRecord, customer: CustomerProfile, fingerprint: str
-) -> None:
+def _check_owner(record: ConsultationRecord, customer: CustomerProfile) -> None:
     if record.customer_id != customer.customer_id:
         raise UnknownConsultationError(
             f"The customer {customer.customer_id!r} has no consultation {record.id!r}. Use another id, or none."
         )
+
+
+async def _check_given(
+    records: Records, record: ConsultationRecord, customer: CustomerProfile, fingerprint: str
+) -> None:
+    _check_owner(record, customer)
     if record.streaming:
         raise TurnInProgressError(
             f"Consultation {record.id!r} still streams its last turn. Close or finish that turn before the next."
@@ -125,13 +129,18 @@ async def _check_given(
         )
 
 
-async def recorded_history(records: Records, consultation_id: str) -> tuple[HistoryEntry, ...]:
-    """Return the recorded conversation of a consultation in the form of a caller's history.
+async def recorded_history(
+    records: Records, customer: CustomerProfile, consultation_id: str
+) -> tuple[HistoryEntry, ...]:
+    """Return the recorded conversation of the customer's consultation in the form of a caller's history.
 
     Raises:
-        UnknownConsultationError: when `consultation_id` cannot be an id.
+        UnknownConsultationError: when the id belongs to another customer, or cannot be an id.
     """
     _check_id(consultation_id)
+    record = await records.consultation(consultation_id)
+    if record is not None:
+        _check_owner(record, customer)
     return tuple({"role": entry.role, "content": entry.content} for entry in await records.transcript(consultation_id))
 
 

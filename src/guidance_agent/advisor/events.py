@@ -9,6 +9,7 @@ Offsets count Unicode code points of the released text: joining all `TextDelta.t
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -154,12 +155,24 @@ _TYPES: tuple[type[Event], ...] = (
     Corrected,
 )
 _NAME_OF: dict[type[Event], str] = {kind: re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in _TYPES}
+_FIELDS_OF: dict[type[Event], tuple[str, ...]] = {
+    kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in _TYPES
+}
 _TYPE_OF: dict[str, type[Event]] = {name: kind for kind, name in _NAME_OF.items()}
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event as JSON values; `type` is the class name in snake case."""
-    return {"type": _NAME_OF[type(event)], **dataclasses.asdict(event)}
+    kind = type(event)
+    values: dict[str, Any] = {"type": _NAME_OF[kind]}
+    for name in _FIELDS_OF[kind]:
+        value = getattr(event, name)
+        if isinstance(value, Usage | TurnTiming):
+            value = dataclasses.asdict(value)
+        elif isinstance(value, Mapping):
+            value = copy.deepcopy(dict(value))
+        values[name] = value
+    return values
 
 
 def event_from_json(values: Mapping[str, Any]) -> Event:

@@ -71,7 +71,7 @@ async def plan_turn(
     clock = services.clock
     started = clock.monotonic()
     if history is None and options.consultation_id is not None:
-        history = await recorded_history(services.records, options.consultation_id)
+        history = await recorded_history(services.records, customer, options.consultation_id)
     conversation = read_conversation(customer, history)
     consultation = await find_consultation(
         services.records, clock, customer, conversation.history, options.consultation_id
@@ -101,7 +101,7 @@ async def plan_turn(
         )
 
     def answer(notes: str | None) -> ModelRequest:
-        with_notes = dataclasses.replace(context, reasoning=notes)
+        with_notes = context if notes is None else dataclasses.replace(context, reasoning=notes)
         messages = build_guidance_prompt(advisor, consultation.profile, conversation, with_notes, services.rules)
         return request("guidance", options.model, messages, services.settings.max_answer_tokens)
 
@@ -211,10 +211,14 @@ def _opening(
 
 
 def _check_context_window(services: AdvisorServices, request: ModelRequest) -> None:
-    window = services.gateway.prepare(request).traits.context_window
+    window = services.gateway.traits(request.model).context_window
+    characters = sum(len(message.content) for message in request.messages)
+    # No token is shorter than a character: what fits by characters needs no estimate.
+    if window is None or characters + request.max_tokens <= window:
+        return
     tokens = sum(estimate_tokens(message.content) for message in request.messages)
     # An estimate that may be a fifth too high must not refuse what the provider would take.
-    if window is not None and tokens * 0.8 + request.max_tokens > window:
+    if tokens * 0.8 + request.max_tokens > window:
         raise PromptTooLongError(
             f"The prompt has about {tokens} tokens and the answer up to {request.max_tokens}; {request.model} takes "
             f"{window} in all. Shorten the question or the history."

@@ -130,7 +130,7 @@ def build_guidance_prompt(
     """Return the whole prompt of one answer."""
     last = _render(
         "question.md.j2",
-        turn_context=_context_text(replace(context, reasoning=None)),
+        turn_context=_context_text(_without_notes(context)),
         reasoning=context.reasoning,
         question=conversation.question,
     )
@@ -147,7 +147,7 @@ def build_reasoning_prompt(
     """Return the prompt of the private notes: the same parts and context, another last instruction."""
     last = _render(
         "reasoning_question.md.j2",
-        turn_context=_context_text(replace(context, reasoning=None)),
+        turn_context=_context_text(_without_notes(context)),
         question=conversation.question,
     )
     return (*stable_parts(advisor, customer, rules), *_history(conversation.history), Message("user", last))
@@ -205,6 +205,10 @@ def _history(entries: Sequence[Entry]) -> tuple[Message, ...]:
 @functools.lru_cache(maxsize=256)
 def _customer_part(canonical: str) -> str:
     return _render("customer.md.j2", customer=json.loads(canonical))
+
+
+def _without_notes(context: TurnContext) -> TurnContext:
+    return context if context.reasoning is None else replace(context, reasoning=None)
 
 
 @functools.lru_cache(maxsize=64)

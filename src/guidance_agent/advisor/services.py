@@ -6,7 +6,7 @@ importing what stands above it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -40,8 +40,8 @@ class AdvisorServices(Protocol):
     reasoning_model: str
     simulated: bool
 
-    def wake_background(self) -> None:
-        """Say that work for the background may be waiting."""
+    def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
+        """Say that work for the background may be waiting, and which memories the turn was given."""
 
 
 ServicesOpener: TypeAlias = Callable[["Settings"], AbstractAsyncContextManager[AdvisorServices]]

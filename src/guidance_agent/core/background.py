@@ -19,12 +19,16 @@ _logger = logging.getLogger("guidance_agent.background")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackgroundJob:
-    """A job: `run` does what is due and returns. `interval` is in seconds, counted from its end."""
+    """A job: `run` does what is due and returns. `interval` is in seconds, counted from its end.
+
+    `at_start` runs it as soon as the worker is entered; `wakes` is whether `BackgroundWorker.wake` reaches it.
+    """
 
     name: str
     interval: float
     run: Callable[[], Awaitable[object]]
     at_start: bool = False
+    wakes: bool = True
 
 
 class BackgroundWorker:
@@ -41,7 +45,8 @@ class BackgroundWorker:
     async def __aenter__(self) -> BackgroundWorker:
         for job in self._jobs:
             wake = asyncio.Event()
-            self._wakes.append(wake)
+            if job.wakes:
+                self._wakes.append(wake)
             self._tasks.add(asyncio.create_task(self._repeat(job, wake), name=f"background {job.name}"))
         return self
 
@@ -52,7 +57,7 @@ class BackgroundWorker:
             await asyncio.wait(self._tasks)
 
     def wake(self) -> None:
-        """Have every job look now."""
+        """Have every job that wakes look now."""
         for wake in self._wakes:
             wake.set()
 

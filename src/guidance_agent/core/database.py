@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -66,15 +66,14 @@ def database_url(settings: Settings) -> sa.URL:
 class Session:
     """A connection whose statements are awaited one by one, each run in one of the database's threads."""
 
-    def __init__(self, connection: sa.Connection, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, connection: sa.Connection, in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
         self._connection = connection
-        self._executor = executor
+        self._in_thread = in_thread
 
     async def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         """Run a statement and return its result, with all rows read."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, _execute_buffered, self._connection, statement, parameters
-        )
+        run = functools.partial(_execute_buffered, self._connection, statement, parameters)
+        return cast("sa.CursorResult[Any]", await self._in_thread(run))
 
 
 class Database:
@@ -94,6 +93,8 @@ class Database:
         self._engine: sa.Engine | None = None
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="database-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="database-write")
+        # Protects the threads from sessions that wait for a connection while its holder waits for a thread.
+        self._sessions = asyncio.Semaphore(_READERS)
 
     @property
     def is_sqlite(self) -> bool:
@@ -126,8 +127,7 @@ class Database:
 
     async def run(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` with a connection for reading, in one hop to a thread."""
-        with self._typed_errors():
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._reading, work)
+        return await self._in_reader(functools.partial(self._reading, work))
 
     async def transaction(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in one transaction that holds the write lock from its start, in one hop to the writing thread.
@@ -141,28 +141,28 @@ class Database:
         """Begin what `transaction` does; errors are the driver's own."""
         return asyncio.get_running_loop().run_in_executor(self._writer, self._writing, work)
 
-    @contextlib.asynccontextmanager
-    async def read(self) -> AsyncIterator[Session]:
+    def read(self) -> contextlib.AbstractAsyncContextManager[Session]:
         """A connection for reading, for work that awaits between its statements."""
-        in_readers = functools.partial(asyncio.get_running_loop().run_in_executor, self._readers)
-        with self._typed_errors():
-            connection = await in_readers(self.engine.connect)
-            try:
-                yield Session(connection, self._readers)
-            finally:
-                await in_readers(connection.close)
+        return self._session(lambda: self.engine.connect(), writes=False)
+
+    def write(self) -> contextlib.AbstractAsyncContextManager[Session]:
+        """A transaction that takes SQLite's write lock at its start and commits at its end."""
+        return self._session(self._begin, writes=True)
 
     @contextlib.asynccontextmanager
-    async def write(self) -> AsyncIterator[Session]:
-        """A transaction that takes SQLite's write lock at its start and commits at its end."""
-        in_readers = functools.partial(asyncio.get_running_loop().run_in_executor, self._readers)
-        with self._typed_errors():
-            connection = await in_readers(self._begin)
+    async def _session(self, open_connection: Callable[[], sa.Connection], *, writes: bool) -> AsyncIterator[Session]:
+        async with self._sessions:
+            connection = await self._in_reader(open_connection)
             try:
-                yield Session(connection, self._readers)
-                await in_readers(connection.commit)
+                yield Session(connection, self._in_reader)
+                if writes:
+                    await self._in_reader(connection.commit)
             finally:
-                await in_readers(connection.close)
+                await self._in_reader(connection.close)
+
+    async def _in_reader(self, work: Callable[[], T]) -> T:
+        with self._typed_errors():
+            return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     def _reading(self, work: Callable[[sa.Connection], T]) -> T:
         with self.engine.connect() as connection:

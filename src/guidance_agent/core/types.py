@@ -196,7 +196,6 @@ class AdvisorProfile(_Profile):
     name: _Name = "Pension guide"
     service_name: _Name = "Pension guidance service"
     house_rules: tuple[_Item, ...] = ()
-    extra_headers: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def default(cls) -> AdvisorProfile:

@@ -23,7 +23,7 @@ from guidance_agent.llm.endpoints import Resolved, qualified_name, resolve, reso
 from guidance_agent.llm.messages import Completion, Delta, ModelCall, ModelRequest, Usage
 from guidance_agent.llm.model_stream import ModelStream, StreamCore
 from guidance_agent.llm.pricing import PriceTable
-from guidance_agent.llm.providers.base import CachePlan
+from guidance_agent.llm.providers.base import CachePlan, ModelTraits
 from guidance_agent.llm.reasoning_filter import ReasoningFilter
 from guidance_agent.llm.tokens import estimate_tokens
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, Transport
@@ -166,8 +166,18 @@ class ModelGateway:
         Raises:
             ConfigurationError: the model cannot be called as things are set up.
         """
-        resolved = self._resolved.get(request.model)
-        return self._prepared(request, resolved or resolve(request.model, self.settings, self._environ))
+        return self._prepared(request, self._resolve(request.model))
+
+    def traits(self, model: str) -> ModelTraits:
+        """Return what `model` can do.
+
+        Raises:
+            ConfigurationError: the model cannot be called as things are set up.
+        """
+        return self._resolve(model).profile.traits(qualified_name(model).partition("/")[2])
+
+    def _resolve(self, model: str) -> Resolved:
+        return self._resolved.get(model) or resolve(model, self.settings, self._environ)
 
     # What streams and attempts need.
 
@@ -216,7 +226,8 @@ class ModelGateway:
 
     def _prepared(self, request: ModelRequest, resolved: Resolved) -> PreparedCall:
         endpoint, profile = resolved
-        request = replace(request, model=qualified_name(request.model))
+        if (name := qualified_name(request.model)) != request.model:
+            request = replace(request, model=name)
         if not self.settings.enable_prompt_caching and request.use_cache:
             request = replace(request, use_cache=False)
         return PreparedCall(

@@ -118,6 +118,7 @@ class Retriever:
         self._offline_lock = asyncio.Lock()
         self._provider_lock = asyncio.Lock()
         self._paused_until = float("-inf")
+        self._figures_of: tuple[date, dict[str, Figure]] | None = None
 
     @property
     def knowledge_version(self) -> str:
@@ -237,6 +238,8 @@ class Retriever:
         import numpy as np
 
         vectors = await embedder.embed(texts)
+        if len(vectors) == 1:
+            return _Query(QueryVector(embedder.model, vectors[0]), QueryVector(embedder.model, vectors[0]))
         combined: FloatArray = vectors[0].copy()
         for weight, vector in zip(_HISTORY_WEIGHTS, vectors[1:], strict=False):
             combined += np.float32(weight) * vector
@@ -266,7 +269,9 @@ class Retriever:
 
     def _figures(self, facts: Sequence[RetrievedFact], core: Sequence[str], day: date) -> tuple[Figure, ...]:
         found = {item.fact.id for item in facts}
-        valid = {figure.id: figure for figure in self._knowledge.figures_on(day)}
+        if self._figures_of is None or self._figures_of[0] != day:
+            self._figures_of = (day, {figure.id: figure for figure in self._knowledge.figures_on(day)})
+        valid = self._figures_of[1]
         chosen = [figure_id for figure_id in core if figure_id in valid]
         chosen += [figure.id for figure in valid.values() if figure.fact in found]
         return tuple(valid[figure_id] for figure_id in dict.fromkeys(chosen))

@@ -49,7 +49,9 @@ class Desk:
         return await find_consultation(self.records, self.clock, customer, said(*history), consultation_id)
 
     async def history(self, consultation_id: str) -> list[tuple[str, str]]:
-        return [(entry["role"], entry["content"]) for entry in await recorded_history(self.records, consultation_id)]
+        return [
+            (entry["role"], entry["content"]) for entry in await recorded_history(self.records, JANET, consultation_id)
+        ]
 
     async def answer(
         self,
@@ -220,7 +222,7 @@ async def test_what_the_records_cannot_hold_as_an_id_is_refused(desk: Desk, bad:
     with pytest.raises(UnknownConsultationError, match="cannot be the id"):
         await desk.find(consultation_id=bad)
     with pytest.raises(UnknownConsultationError, match="cannot be the id"):
-        await recorded_history(desk.records, bad)
+        await recorded_history(desk.records, JANET, bad)
 
 
 @pytest.mark.parametrize("good", ["x" * ID_LIMIT, "case 7/ä", "日本", "7"])
@@ -298,7 +300,7 @@ async def test_a_consultation_that_began_elsewhere_is_continued_by_the_whole_his
 async def test_whatever_was_delivered_can_be_asked_about_again(desk: Desk) -> None:
     opened = await desk.find(consultation_id="case-7")
     await desk.answer(opened, "Q1?", "\n", "\nYou could", state="closed_early", delivered=2)
-    history = await recorded_history(desk.records, "case-7")
+    history = await recorded_history(desk.records, JANET, "case-7")
     conversation = read_conversation(JANET.model_copy(update={"presenting_question": "Q2?"}), history)
     found = await find_consultation(desk.records, desk.clock, JANET, conversation.history, "case-7")
     assert found.ordinal == 2

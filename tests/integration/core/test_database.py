@@ -1,0 +1,133 @@
+"""The database's threads and sessions, and what it says when it cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from guidance_agent.core.database import KNOWN_REVISIONS, SCHEMA_REVISION, Database, database_url
+from guidance_agent.core.migrations import alembic_config
+from guidance_agent.core.schema import metadata
+from guidance_agent.errors import ConfigurationError, DatabaseUnavailableError, SchemaVersionError
+from guidance_agent.settings import Settings
+
+
+async def test_more_sessions_than_threads_wait_for_each_other_without_deadlock(database: Database) -> None:
+    async def ask() -> int:
+        async with database.read() as session:
+            first = (await session.execute(sa.text("SELECT 1"))).scalar_one()
+            await asyncio.sleep(0)
+            return int(first + (await session.execute(sa.text("SELECT 1"))).scalar_one())
+
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*(ask() for _ in range(60))) == [2] * 60
+
+
+async def test_sessions_that_write_at_once_take_turns(database: Database) -> None:
+    async with database.write() as session:
+        await session.execute(sa.text("CREATE TABLE counter (value INTEGER)"))
+        await session.execute(sa.text("INSERT INTO counter VALUES (0)"))
+
+    async def add() -> None:
+        async with database.write() as session:
+            value = (await session.execute(sa.text("SELECT value FROM counter"))).scalar_one()
+            await session.execute(sa.text(f"UPDATE counter SET value = {value + 1}"))  # noqa: S608 - a number
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(add() for _ in range(20)))
+    value = await database.run(lambda connection: connection.execute(sa.text("SELECT value FROM counter")).scalar_one())
+    assert value == 20
+
+
+async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+    def half(connection: sa.Connection) -> None:
+        connection.execute(sa.text("CREATE TABLE half (value INTEGER)"))
+        connection.execute(sa.text("INSERT INTO nowhere VALUES (1)"))
+
+    with pytest.raises(DatabaseUnavailableError, match="nowhere"):
+        await database.transaction(half)
+    names = await database.run(lambda connection: sa.inspect(connection).get_table_names())
+    assert "half" not in names
+
+
+async def test_committed_rows_survive_power_loss_settings(database: Database) -> None:
+    def pragmas(connection: sa.Connection) -> tuple[str, int]:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        return mode, connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+
+    assert await database.run(pragmas) == ("wal", 2)
+
+
+async def test_the_revision_of_the_program_is_the_head_of_the_migrations(database: Database) -> None:
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory.from_config(alembic_config())
+    assert script.get_current_head() == SCHEMA_REVISION == await database.revision()
+    assert {revision.revision for revision in script.walk_revisions()} == set(KNOWN_REVISIONS)
+
+
+async def test_the_migrations_make_the_schema_of_the_tables(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    differences = await database.run(
+        lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)
+    )
+    assert differences == []
+
+
+async def test_processes_that_start_at_once_on_an_empty_folder_all_find_the_schema(tmp_path: Path) -> None:
+    url = database_url(Settings.load(data_dir=tmp_path / "new"))
+
+    async def start() -> str | None:
+        async with Database(url) as database:
+            return await database.revision()
+
+    assert await asyncio.gather(*(start() for _ in range(5))) == [SCHEMA_REVISION] * 5
+
+
+async def _with_revision(settings: Settings, revision: str) -> None:
+    async with Database(database_url(settings)) as database:
+        await database.transaction(
+            lambda connection: connection.execute(
+                sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision}
+            )
+        )
+
+
+async def test_a_newer_schema_is_refused_with_the_next_step(settings: Settings) -> None:
+    await _with_revision(settings, "9999")
+    with pytest.raises(SchemaVersionError, match="newer one"):
+        async with Database(database_url(settings)):
+            pytest.fail("a newer schema was opened")
+
+
+async def test_an_older_schema_is_refused_when_it_may_not_be_migrated(settings: Settings) -> None:
+    with pytest.raises(SchemaVersionError, match="--migrate"):
+        async with Database(database_url(settings), auto_migrate=False):
+            pytest.fail("an empty database was opened")
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(DatabaseUnavailableError, match="GUIDANCE_DATA_DIR"):
+        async with Database(database_url(Settings.load(data_dir=blocked / "data"))):
+            pytest.fail("a database below a file was opened")
+
+
+async def test_a_file_that_is_no_database_is_named(settings: Settings) -> None:
+    settings.data_dir.mkdir(parents=True)
+    (settings.data_dir / "guidance.db").write_bytes(b"this is no database, it is a text" * 100)
+    with pytest.raises(DatabaseUnavailableError, match="not a database"):
+        async with Database(database_url(settings)):
+            pytest.fail("a text file was opened")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://host/db"])
+def test_a_url_of_no_known_database_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="database_url"):
+        database_url(Settings.load(database_url=url))
