@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from guidance_agent.errors import ModelError
+from guidance_agent.errors import MidStreamError, ModelError
 from guidance_agent.llm.attempts import Door, try_call
 from guidance_agent.llm.call_record import CallRecorder
 from guidance_agent.llm.messages import Delta, FinishReason, ModelCall, ModelRequest, Timing, Usage
@@ -89,12 +89,12 @@ class ModelStream:
     ) -> None:
         self._pending.clear()
         cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
-        await self._core.aclose("cancelled" if cancelled else "closed_early")
+        await self._core.leave("cancelled" if cancelled else "closed_early")
 
     async def aclose(self) -> None:
         """Close the socket and settle the record. May be called at any time and more than once."""
         self._pending.clear()
-        await self._core.aclose("closed_early")
+        await self._core.leave("closed_early")
 
     @property
     def model(self) -> str:
@@ -160,9 +160,7 @@ class StreamCore:
 
     async def read(self) -> Sequence[Delta] | None:
         if self.over:
-            if self._error is not None:
-                raise self._error
-            return None
+            return self._nothing_more()
         try:
             if self._stream is None:
                 return await self._begin()
@@ -176,11 +174,28 @@ class StreamCore:
             await self._settled()
             raise
 
-    async def aclose(self, outcome: str) -> None:
+    def _nothing_more(self) -> Sequence[Delta] | None:
+        if self._error is not None:
+            raise self._error
+        return None
+
+    async def leave(self, outcome: str) -> None:
+        """End the stream because its reader has had enough: for them it is over."""
         if self._started:
             self._end(outcome)
             await self._settled()
         self.over = True
+
+    async def aclose(self, outcome: str) -> None:
+        """End the stream under its reader: what they read next is an error, never the end of the answer."""
+        if not self.over:
+            self._error = MidStreamError(
+                f"The gateway was closed while {self.recorder.model!r} was answering. Close what reads from models "
+                "before the gateway.",
+                model=self.recorder.model,
+                retryable=False,
+            )
+        await self.leave(outcome)
 
     def _end(self, outcome: str, error: BaseException | None = None) -> None:
         if not self.over:
@@ -207,7 +222,7 @@ class StreamCore:
         stream, deltas = await try_call(self._door, self._request, self.recorder, self._once)
         if self.over:
             await stream.aclose()
-            return None
+            return self._nothing_more()
         self._stream = stream
         self._door.warm_prices()
         if deltas is None:
@@ -247,7 +262,7 @@ class StreamCore:
                 return rest
             if arrived is None:
                 await self._finished()
-                return None
+                return self._nothing_more()
             self.recorder.saw(arrived)
             deltas = self._filter.feed(arrived)
             if deltas:

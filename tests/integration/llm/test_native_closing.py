@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from guidance_agent.errors import MidStreamError
 from guidance_agent.llm.gateway import ModelGateway, ModelStream
 from guidance_agent.llm.messages import ModelCall, ModelRequest
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
@@ -137,7 +138,7 @@ async def test_a_stream_in_a_reference_cycle_closes_its_socket(
     await closed_within_half_a_second(simulator, calls)
 
 
-async def test_closing_the_gateway_closes_its_streams(
+async def test_closing_the_gateway_closes_its_streams_and_is_no_end_of_an_answer(
     gateway: ModelGateway, simulator: ProviderSimulator, calls: list[ModelCall], model: str, ask: Ask
 ) -> None:
     endless(simulator)
@@ -145,7 +146,8 @@ async def test_closing_the_gateway_closes_its_streams(
     await stream.read()
     await gateway.aclose()
     await closed_within_half_a_second(simulator, calls)
-    assert await stream.read() is None
+    with pytest.raises(MidStreamError, match="gateway was closed"):
+        await stream.read()
 
 
 async def test_a_cancel_before_the_first_event_closes_the_socket(

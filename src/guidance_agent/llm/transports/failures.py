@@ -25,10 +25,19 @@ from guidance_agent.errors import (
     RateLimitedError,
     RequestRejectedError,
 )
+from guidance_agent.llm.transports.batch import mend
 
-__all__ = ["Origin", "error_of_response", "malformed", "mid_stream_error", "retry_after_seconds"]
+__all__ = [
+    "Origin",
+    "error_of_response",
+    "malformed",
+    "mid_stream_error",
+    "request_id_of",
+    "retry_after_seconds",
+]
 
 _LONGEST_MESSAGE = 400
+_LONGEST_REQUEST_ID = 200
 _WRONG_KEY = re.compile(
     r"(?i)(incorrect|invalid|not valid|missing)[^.]{0,20}api.?key|api.?key[^.]{0,20}(invalid|not valid)"
 )
@@ -127,6 +136,13 @@ def malformed(origin: Origin, what: str) -> MalformedResponseError:
         model=origin.model,
         request_id=origin.request_id,
     )
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """Return the provider's id of a request, in a form that every log and database column can hold."""
+    request_id = headers.get("request-id") or headers.get("x-request-id")
+    # A header is bytes: what is not UTF-8 in it arrives as lone surrogates, which nothing can store.
+    return mend(request_id)[:_LONGEST_REQUEST_ID] if request_id else None
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -26,7 +26,7 @@ from guidance_agent.errors import (
 )
 from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.llm.transports.batch import load_object
-from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed
+from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed, request_id_of
 
 __all__ = ["HttpSession", "connection_lost", "lower_case", "proxy_for", "raise_timeout"]
 
@@ -186,8 +186,7 @@ def proxy_for(base_url: str) -> str | None:
 
 
 def _with_request_id(origin: Origin, response: aiohttp.ClientResponse) -> Origin:
-    request_id = response.headers.get("request-id") or response.headers.get("x-request-id")
-    return Origin(origin.provider, origin.model, origin.base_url, request_id, origin.secret)
+    return Origin(origin.provider, origin.model, origin.base_url, request_id_of(response.headers), origin.secret)
 
 
 async def _whole_body(response: aiohttp.ClientResponse, origin: Origin) -> bytes:

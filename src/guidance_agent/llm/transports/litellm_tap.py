@@ -30,7 +30,7 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, get_ssl_configuration
 
 from guidance_agent.errors import ModelError, ProviderUnreachableError
-from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed
+from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed, request_id_of
 from guidance_agent.llm.transports.http import raise_timeout
 from guidance_agent.settings import TimeoutSettings
 
@@ -75,8 +75,7 @@ class Tap:
 
     async def note(self, response: httpx.Response) -> None:
         self.headers = {name.lower(): value for name, value in response.headers.items()}
-        request_id = self.headers.get("request-id") or self.headers.get("x-request-id")
-        self.origin = replace(self.origin, request_id=request_id)
+        self.origin = replace(self.origin, request_id=request_id_of(self.headers))
         if not isinstance(response.stream, httpx.AsyncByteStream):
             return
         self.body = TappedBody(response.stream, readable="content-encoding" not in self.headers)
