@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["AdvisorAgent"]
 
 
-_PLANNED_AT_ONCE = 4
+_PLANNED_AT_ONCE = 32
 
 
 class AdvisorAgent:

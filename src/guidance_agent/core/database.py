@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -93,6 +93,8 @@ class Database:
         self._engine: sa.Engine | None = None
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="database-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="database-write")
+        self._reads: list[tuple[Callable[[sa.Connection], Any], asyncio.Future[Any]]] = []
+        self._reading = 0
         # Protects the threads from sessions that wait for a connection while its holder waits for a thread.
         self._sessions = asyncio.Semaphore(_READERS)
 
@@ -126,8 +128,16 @@ class Database:
             await asyncio.to_thread(self._writer.shutdown)
 
     async def run(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` with a connection for reading, in one hop to a thread."""
-        return await self._in_reader(functools.partial(self._reading, work))
+        """Run `work` with a connection for reading, in a thread.
+
+        Works that wait at the same time share a hop and a connection, so `work` should be short.
+        """
+        waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._reads.append((work, waiting))
+        if self._reading < _READERS // 2:
+            self._read_next()
+        with self._typed_errors():
+            return await waiting
 
     async def transaction(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in one transaction that holds the write lock from its start, in one hop to the writing thread.
@@ -164,9 +174,40 @@ class Database:
         with self._typed_errors():
             return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
-    def _reading(self, work: Callable[[sa.Connection], T]) -> T:
+    def _read_next(self) -> None:
+        """Send all reads that wait to a thread, and the next ones after them."""
+        reads, self._reads = self._reads, []
+        if not reads:
+            return
+        self._reading += 1
+        hop = asyncio.get_running_loop().run_in_executor(self._readers, self._read_all, [work for work, _ in reads])
+        hop.add_done_callback(functools.partial(self._read_done, [waiting for _, waiting in reads]))
+
+    def _read_done(
+        self, waiting: Sequence[asyncio.Future[Any]], hop: asyncio.Future[list[tuple[Any, Exception | None]]]
+    ) -> None:
+        self._reading -= 1
+        failure = hop.exception()
+        results = hop.result() if failure is None else [(None, failure)] * len(waiting)
+        for future, (result, error) in zip(waiting, results, strict=True):
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        self._read_next()
+
+    def _read_all(self, works: Sequence[Callable[[sa.Connection], Any]]) -> list[tuple[Any, Exception | None]]:
+        results: list[tuple[Any, Exception | None]] = []
         with self.engine.connect() as connection:
-            return work(connection)
+            for work in works:
+                try:
+                    results.append((work(connection), None))
+                except Exception as error:
+                    connection.rollback()
+                    results.append((None, error))
+        return results
 
     def _writing(self, work: Callable[[sa.Connection], T]) -> T:
         connection = self._begin()

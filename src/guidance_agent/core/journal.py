@@ -32,6 +32,8 @@ __all__ = ["LEASE_SECONDS", "RENEW_SECONDS", "Journal", "JournalSource", "Journa
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 5.0
 _WAITING_ROWS_LIMIT = 10_000
+_BUSY_TURNS = 4
+_BUSY_PAUSE = 0.02
 
 Row = Mapping[str, Any]
 _logger = logging.getLogger("guidance_agent.journal")
@@ -89,6 +91,7 @@ class Journal:
         self._rows: list[tuple[sa.Table, Row]] = []
         self._waiting_rows: list[tuple[sa.Table, Row]] = []
         self._wake = asyncio.Event()
+        self._batch_size = 0
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self.commits = 0
@@ -136,10 +139,14 @@ class Journal:
                     await self._renew_only()
                 continue
             await self._commit_batch()
+            if self._batch_size > _BUSY_TURNS and not self._closing:
+                # Many turns: a pause lets more of them share the next commit, which costs each of them less.
+                await asyncio.sleep(_BUSY_PAUSE)
 
     async def _commit_batch(self) -> None:
         dirty, self._dirty = self._dirty, {}
         rows, self._rows, self._waiting_rows = self._waiting_rows + self._rows, [], []
+        self._batch_size = len(dirty)
         await self._commit([(source, source.take()) for source in dirty.values()], rows)
 
     async def _commit(
