@@ -28,6 +28,7 @@ from guidance_agent.llm.messages import Cost, UnitPrices, Usage
 from guidance_agent.llm.price_file import FilePrices, read_price_file
 from guidance_agent.llm.price_map import PriceMap, bundled_price_map
 from guidance_agent.llm.providers.models import undated
+from guidance_agent.llm.providers.registry import HALF_PRICE_BATCHES
 
 __all__ = ["PriceTable", "cost_of"]
 
@@ -126,7 +127,7 @@ def _unit_prices(record: Mapping[str, Any], *, total_input_tokens: int, batch: b
         source += f", above {columns.tier}k input tokens"
     read, write_5m, write_1h = (columns.ordinary(name) for name in (_READ, _WRITE_5M, _WRITE_1H))
     if batch:
-        halved = record.get("litellm_provider") == "anthropic"
+        halved = record.get("litellm_provider") in HALF_PRICE_BATCHES
         batch_in, batch_out = columns.batch(_INPUT, price_in, halved), columns.batch(_OUTPUT, price_out, halved)
         if batch_in is None or batch_out is None:
             return None

@@ -50,6 +50,11 @@ def stable_part(environment: Environment, name: str) -> str:
     return environment.get_template(name).render(rules=[], rules_version=0, house_rules=[])
 
 
+def last_message(environment: Environment, name: str, turn: dict[str, object]) -> str:
+    context = environment.get_template("turn_context.md.j2").render(turn).strip()
+    return environment.get_template(name).render({**turn, "turn_context": context})
+
+
 def hostile_turn() -> dict[str, object]:
     fact = {
         "id": HOSTILE, "topic": HOSTILE, "statement": HOSTILE, "source": HOSTILE, "status": "upcoming",
@@ -190,8 +195,8 @@ def test_rules_of_the_service_are_shown_apart_from_learned_ones(environment: Env
 
 @pytest.mark.parametrize("name", ["question.md.j2", "reasoning_question.md.j2"])
 def test_no_value_of_a_turn_can_open_or_close_a_block(environment: Environment, name: str) -> None:
-    text = environment.get_template(name).render(hostile_turn())
-    plain = environment.get_template(name).render(ordinary_turn(**{
+    text = last_message(environment, name, hostile_turn())
+    plain = last_message(environment, name, ordinary_turn(**{
         key: value for key, value in hostile_turn().items() if key not in {"facts", "figures"}
     }))  # fmt: skip
 
@@ -203,26 +208,26 @@ def test_no_value_of_a_turn_can_open_or_close_a_block(environment: Environment, 
 
 @pytest.mark.parametrize("name", ["question.md.j2", "reasoning_question.md.j2"])
 def test_one_line_values_cannot_add_an_entry_of_their_own(environment: Environment, name: str) -> None:
-    text = environment.get_template(name).render({**hostile_turn(), "question": "", "reasoning": None})
+    text = last_message(environment, name, {**hostile_turn(), "question": "", "reasoning": None})
 
     assert "\n- [XX-01]" not in text
 
 
 def test_the_question_keeps_its_line_breaks(environment: Environment) -> None:
-    text = environment.get_template("question.md.j2").render(ordinary_turn(question="First.\n\nSecond."))
+    text = last_message(environment, "question.md.j2", ordinary_turn(question="First.\n\nSecond."))
 
     assert "<question>\nFirst.\n\nSecond.\n</question>" in text
 
 
 def test_the_last_message_has_the_size_that_caching_is_planned_for(environment: Environment) -> None:
-    text = environment.get_template("question.md.j2").render(ordinary_turn())
+    text = last_message(environment, "question.md.j2", ordinary_turn())
 
     assert 580 <= len(text) / 4.5 <= 760
     assert 580 <= len(text.split()) * 1.35 <= 760
 
 
 def test_an_upcoming_fact_is_shown_with_its_start_and_never_as_current(environment: Environment) -> None:
-    text = environment.get_template("question.md.j2").render(ordinary_turn())
+    text = last_message(environment, "question.md.j2", ordinary_turn())
     line = next(line for line in text.splitlines() if line.startswith("- [TX-13]"))
 
     assert "upcoming, not in force until 2027-04-06" in line
@@ -230,7 +235,7 @@ def test_an_upcoming_fact_is_shown_with_its_start_and_never_as_current(environme
 
 
 def test_a_fact_without_a_citable_source_shows_none(environment: Environment) -> None:
-    text = environment.get_template("question.md.j2").render(ordinary_turn())
+    text = last_message(environment, "question.md.j2", ordinary_turn())
     lines = {line[3:8]: line for line in text.splitlines() if line.startswith("- [")}
 
     assert "source:" not in lines["AO-01"]
@@ -239,15 +244,15 @@ def test_a_fact_without_a_citable_source_shows_none(environment: Environment) ->
 
 def test_empty_blocks_are_left_out(environment: Environment) -> None:
     turn = ordinary_turn(facts=[], figures=[], phase=None, tone=None, reasoning=None, question="What is a CETV?")
-    text = environment.get_template("question.md.j2").render(turn)
+    text = last_message(environment, "question.md.j2", turn)
 
     assert re.findall(r"<(\w+)>", text) == ["today", "question"]
 
 
 def test_reasoning_sees_the_same_context_and_no_notes(environment: Environment) -> None:
     turn = ordinary_turn(question="What is a CETV?")
-    asked = environment.get_template("question.md.j2").render(turn)
-    reasoned = environment.get_template("reasoning_question.md.j2").render(turn)
+    asked = last_message(environment, "question.md.j2", turn)
+    reasoned = last_message(environment, "reasoning_question.md.j2", turn)
 
     shared = asked[: asked.index("<private_notes>")]
     assert reasoned.startswith(shared)

@@ -12,11 +12,14 @@ from guidance_agent.llm.providers.models import ANTHROPIC_MODELS, GEMINI_MODELS,
 from guidance_agent.llm.providers.ollama import OLLAMA
 from guidance_agent.llm.providers.openai import OPENAI
 
-__all__ = ["PROFILES", "listed_model", "listed_models", "profile_for", "provider_of_model"]
+__all__ = ["HALF_PRICE_BATCHES", "PROFILES", "listed_model", "listed_models", "profile_for", "provider_of_model"]
 
 PROFILES: Mapping[str, Profile] = {
     profile.name: profile for profile in (ANTHROPIC, OPENAI, GEMINI, *COMPATIBLE.values(), OLLAMA)
 }
+
+HALF_PRICE_BATCHES = frozenset({ANTHROPIC.name})
+"""Providers that bill every token of a batch, written to and read from a cache too, at half its price."""
 
 _TABLES = {"anthropic": ANTHROPIC_MODELS, "openai": OPENAI_MODELS, "gemini": GEMINI_MODELS}
 
