@@ -1,7 +1,7 @@
 """What the whole advisor path costs, journal included, beside raw aiohttp in the same run.
 
 The provider is the simulator in a process of its own. The advisor runs with its default SQLite journal (WAL,
-`synchronous=FULL`) on the disk of the machine; beside it stands the floor that reads the same answers with aiohttp alone.
+`synchronous=FULL`) on the disk of the machine; beside it stands the floor that reads the same answers with aiohttp.
 """
 
 from __future__ import annotations
