@@ -145,9 +145,12 @@ async def _growth(bench: PathBench, wire: str) -> Row:
     process = psutil.Process()
     size = 10_485_760
     async with (
-        bench.runtime(wire, f"{wire}/script-bytes-{size}") as runtime,
-        AdvisorAgent(runtime=runtime) as advisor,
+        bench.runtime(wire, f"{wire}/script-500x0") as runtime,
+        AdvisorAgent(runtime=runtime) as ordinary,
+        AdvisorAgent(runtime=runtime, model=f"{wire}/script-bytes-{size}") as advisor,
     ):
+        for _ in range(20):
+            await drain(bench.texts(ordinary))
         before = peak = process.memory_info().rss
         seen = 0
         async for text in bench.texts(advisor):

@@ -54,7 +54,7 @@ class Outbox:
         self._journal = journal
         self._clock = clock
         self._delivered_hash = hashlib.sha256()
-        self._text: list[str] = []
+        self._text = ""
         self._waiting: list[str | _Waiting] = []
         self._write = JournalWrite()
         self._in_flight: list[Event] = []
@@ -64,7 +64,7 @@ class Outbox:
         self._unread = 0
         self._ended = False
         self._discarding = False
-        self._committed = (0, -1, 0)
+        self._committed = (0, -1)
         self._changed: set[asyncio.Future[None]] = set()
 
     # The turn's side
@@ -99,7 +99,7 @@ class Outbox:
 
     @property
     def text(self) -> str:
-        return "".join(self._text)
+        return self._text
 
     @property
     def delivered_hash(self) -> str:
@@ -187,7 +187,7 @@ class Outbox:
 
     def committed(self) -> None:
         self._flying = False
-        self._committed = (self.text_length, self.last_sequence, len(self._text))
+        self._committed = (self.text_length, self.last_sequence)
         landed, self._in_flight = self._in_flight, []
         # What is not public needs no commit of its own: it lands with the one that it waited behind.
         while self._waiting and isinstance(item := self._waiting[0], _Waiting) and not item.public:
@@ -204,8 +204,8 @@ class Outbox:
         self._flying = False
         self._in_flight.clear()
         self._waiting.clear()
-        self.text_length, self.last_sequence, pieces = self._committed
-        del self._text[pieces:]
+        self.text_length, self.last_sequence = self._committed
+        self._text = self._text[: self.text_length]
         if self.error is None:
             self.error = error
             if self.on_error is not None:
@@ -223,9 +223,15 @@ class Outbox:
         event = TextDelta(
             turn_id=self.turn_id, sequence=self.last_sequence, text=text, start=start, end=self.text_length
         )
-        self._text.append(text)
+        self._keep(text)
         write.events.append(self._row(event, text, now))
         self._in_flight.append(event)
+
+    def _keep(self, text: str) -> None:
+        # As the only reference to it, a string grows in place: a long answer is never held twice.
+        whole, self._text = self._text, ""
+        whole += text
+        self._text = whole
 
     def _row(self, event: Event, text: str | None, now: Any) -> dict[str, Any]:
         payload = event_to_json(event)
