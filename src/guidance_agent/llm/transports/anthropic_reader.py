@@ -7,12 +7,12 @@ events, blocks and deltas are passed over, as the format's own versioning rules 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from guidance_agent.errors import StreamTruncated
 from guidance_agent.llm.messages import Delta, FinishReason, ToolCallDelta, Usage
-from guidance_agent.llm.transports.batch import DeltaBatch, count, load_object, mend
+from guidance_agent.llm.transports.batch import LARGEST_COUNT, DeltaBatch, count, load_object, mend
 from guidance_agent.llm.transports.failures import Origin, malformed, mid_stream_error
 
 __all__ = ["AnthropicReader", "anthropic_finish_reason", "anthropic_usage"]
@@ -169,14 +169,18 @@ def anthropic_usage(usage: Mapping[str, Any], *, estimated: bool = False) -> Usa
     if not each:
         return _usage_of_one(usage, estimated=estimated)
     return Usage(
-        input_tokens=sum(part.input_tokens for part in each),
-        cache_read_tokens=sum(part.cache_read_tokens for part in each),
-        cache_write_5m_tokens=sum(part.cache_write_5m_tokens for part in each),
-        cache_write_1h_tokens=sum(part.cache_write_1h_tokens for part in each),
-        output_tokens=sum(part.output_tokens for part in each),
-        reasoning_tokens=sum(part.reasoning_tokens for part in each),
+        input_tokens=_total(part.input_tokens for part in each),
+        cache_read_tokens=_total(part.cache_read_tokens for part in each),
+        cache_write_5m_tokens=_total(part.cache_write_5m_tokens for part in each),
+        cache_write_1h_tokens=_total(part.cache_write_1h_tokens for part in each),
+        output_tokens=_total(part.output_tokens for part in each),
+        reasoning_tokens=_total(part.reasoning_tokens for part in each),
         estimated=estimated,
     )
+
+
+def _total(counts: Iterable[int]) -> int:
+    return min(sum(counts), LARGEST_COUNT)
 
 
 def _usage_of_one(usage: Mapping[str, Any], *, estimated: bool) -> Usage:

@@ -9,7 +9,10 @@ from typing import Any
 
 from guidance_agent.llm.messages import Delta
 
-__all__ = ["DeltaBatch", "count", "load_object", "mend"]
+__all__ = ["LARGEST_COUNT", "DeltaBatch", "count", "load_object", "mend"]
+
+LARGEST_COUNT = (1 << 31) - 1
+"""Largest count of tokens that is believed, and that an integer column of every database holds."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HIGH_SURROGATES = ("\ud800", "\udbff")
@@ -43,7 +46,7 @@ def count(value: object) -> int | None:
         if not math.isfinite(value):
             return None
         value = int(value)
-    return value if isinstance(value, int) and 0 <= value < 1 << 53 else None
+    return value if isinstance(value, int) and 0 <= value <= LARGEST_COUNT else None
 
 
 def mend(text: str) -> str:
