@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from guidance_agent import Completed, CustomerProfile, Event, Runtime, TextDelta, event_from_json
-from guidance_agent.core.schema import turns
+from guidance_agent.core.schema import model_calls, turns
 
+T = TypeVar("T")
+WITHIN = 10.0
 QUESTION = "Can I take all of my pension?"
 
 
 def asks(customer_id: str, question: str = QUESTION) -> CustomerProfile:
     return CustomerProfile.parse({"customer_id": customer_id, "presenting_question": question})
+
+
+async def eventually(probe: Callable[[], Awaitable[T]], *, within: float = WITHIN) -> T:
+    """Ask again and again until the answer is true, and return it; fail after `within` seconds."""
+    async with asyncio.timeout(within):
+        while not (answer := await probe()):  # noqa: ASYNC110 - what is polled tells nobody that it changed
+            await asyncio.sleep(0.005)
+    return answer
 
 
 def public(events: list[Event]) -> list[Event]:
@@ -26,8 +38,8 @@ def shown(events: list[Event]) -> str:
 
 
 async def rows(runtime: Runtime, table: sa.Table) -> list[dict[str, Any]]:
-    async with runtime.database.read() as connection:
-        return [dict(row) for row in (await connection.execute(sa.select(table))).mappings()]
+    with runtime.database.engine.connect() as connection:
+        return [dict(row) for row in (connection.execute(sa.select(table))).mappings()]
 
 
 async def turn_of(runtime: Runtime, customer_id: str) -> dict[str, Any]:
@@ -37,8 +49,30 @@ async def turn_of(runtime: Runtime, customer_id: str) -> dict[str, Any]:
             sa.text("SELECT id FROM consultations WHERE customer_id = :customer").bindparams(customer=customer_id)
         )
     )
-    async with runtime.database.read() as connection:
-        return dict((await connection.execute(query)).mappings().one())
+    with runtime.database.engine.connect() as connection:
+        return dict((connection.execute(query)).mappings().one())
+
+
+async def ended_turn_of(runtime: Runtime, customer_id: str) -> dict[str, Any]:
+    """Wait for the end of the only turn of a customer, and return it."""
+
+    async def ended() -> dict[str, Any] | None:
+        row = await turn_of(runtime, customer_id)
+        return row if row["state"] != "streaming" else None
+
+    row = await eventually(ended)
+    assert row is not None
+    return row
+
+
+async def calls_of(runtime: Runtime, number: int) -> list[dict[str, Any]]:
+    """Wait until so many calls are in the ledger, and return all of it."""
+
+    async def enough() -> list[dict[str, Any]]:
+        found = await rows(runtime, model_calls)
+        return found if len(found) >= number else []
+
+    return await eventually(enough)
 
 
 async def replayed(runtime: Runtime, turn_id: str) -> list[Event]:

@@ -20,7 +20,7 @@ TEXTS = {
     "combining": "Cafe\u0301 n\u0303andu\u0301 \u1112\u1161\u11ab Z\u0351\u036b\u0343algo",
     "cjk": "養老金可以分幾次領取。税金は所得によって変わります。연금은 나누어 받을 수 있습니다.",
     "right_to_left": "\u202bالمعاش التقاعدي\u202c and \u05e4\u05e0\u05e1\u05d9\u05d4 mixed",
-    "reasoning_tags": "<think>weigh it \N{THINKING FACE} first</think>Shown. a < b, <b>bold</b>, <thinker> and <thinking>.",
+    "reasoning_tags": "<think>weigh it \N{THINKING FACE}</think>Shown. a < b, <b>bold</b>, <thinker>, <thinking>.",
     "cut_reasoning": "<thinking>never closed, so never shown",
     "line_ends": "One\r\ntwo\rthree\n\n\u2028four\u0085\u000bfive\tsix data: [DONE]\n\nevent: message_stop\n\n",
     "unstorable": "before\x00after \x07 \ufeff \ufffe end",
