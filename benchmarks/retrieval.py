@@ -144,8 +144,7 @@ async def recall_row(count: int, times: int) -> Row:
                 | embedding_columns(QueryVector(embedder.model, vector))
                 for number, (text, vector) in enumerate(zip(texts, embedder.vectors(texts), strict=True))
             ]
-            async with database.write() as connection:
-                await connection.execute(sa.insert(memories), rows)
+            await database.transaction(lambda connection: connection.execute(sa.insert(memories), rows))
             query = QueryVector(embedder.model, embedder.vectors([QUESTION])[0])
 
             async def recalled() -> object:

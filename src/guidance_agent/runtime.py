@@ -69,16 +69,24 @@ class Runtime:
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self.settings = settings or Settings.load()
+        self._given_settings = settings or Settings.load()
+        self.settings = self._given_settings
         self.clock = clock or SystemClock()
         self.rules = ReleasedRules()
         self._environ = os.environ if environ is None else environ
         self.simulator: ProviderSimulator | None = None
         self._background: BackgroundWorker | None = None
         self._retrieved: set[str] = set()
-        self._stack = contextlib.AsyncExitStack()
+        self._stack: contextlib.AsyncExitStack | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._stack is not None
 
     async def __aenter__(self) -> Runtime:
+        if self._stack is not None:
+            raise ConfigurationError("This runtime is already open. Share it, or make another.")
+        self.settings = self._given_settings
         async with contextlib.AsyncExitStack() as stack:
             await self._open_records(stack)
             await self._open_models(stack)
@@ -90,7 +98,9 @@ class Runtime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.aclose()
 
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:
@@ -177,7 +187,7 @@ class Runtime:
 
     async def close_dead_turns(self) -> tuple[str, ...]:
         """Close the turns that another process left behind, and return their ids."""
-        return await self.records.close_dead_turns(_process_died)
+        return await self.records.close_dead_turns(_process_died, alive=self.journal.live_turns)
 
 
 def _process_died(turn_id: str, sequence: int) -> JsonObject:

@@ -77,6 +77,8 @@ class AdvisorAgent:
             raise ConfigurationError("This advisor is already open. Make another, or share its runtime.")
         async with contextlib.AsyncExitStack() as stack:
             if self._given is not None:
+                if not self._given.is_open:
+                    raise ConfigurationError("The runtime is not open. Enter it with `async with` before its advisors.")
                 self._services = self._given
             else:
                 self._services = await stack.enter_async_context(open_default_services(self._load_settings()))
@@ -219,6 +221,8 @@ class AdvisorAgent:
         )
         async with self._planning:
             plan = await plan_turn(services, self.profile, customer, history, options)
+        if self._services is not services:
+            raise ConfigurationError("The advisor was closed while the turn was planned. Ask an advisor that is open.")
         if plan.consultation_id in self._asked:
             raise TurnInProgressError(
                 f"Consultation {plan.consultation_id!r} still streams its last turn. Close or finish that turn first."

@@ -39,7 +39,7 @@ class Outbox:
         delivered_length: Text that the caller has received, in code points.
         last_sequence: Number of the newest public event; -1 before the first.
         first_text_at: Monotonic time at which the first text could be handed out.
-        error: The first failure of the journal; raised to the caller after what was written has been handed out.
+        error: The first failure of the journal; the turn ends with it.
     """
 
     def __init__(self, turn_id: str, consultation_id: str, journal: Journal, clock: Clock) -> None:
@@ -59,10 +59,12 @@ class Outbox:
         self._write = JournalWrite()
         self._in_flight: list[Event] = []
         self._sent = False
+        self._failures = 0
         self._flying = False
         self._ready: deque[Event] = deque()
         self._unread = 0
         self._ended = False
+        self._end_error: JournalError | None = None
         self._discarding = False
         self._committed = (0, -1)
         self._changed: set[asyncio.Future[None]] = set()
@@ -114,10 +116,13 @@ class Outbox:
     def has_room(self) -> bool:
         return self._unread < READ_AHEAD
 
-    async def settled(self) -> None:
-        """Wait until nothing waits for the journal."""
+    async def written(self) -> bool:
+        """Have everything that waits written, and return whether it was."""
+        failures = self._failures
+        self.send()
         while self._waiting or self._sent or self._flying:
             await self._change()
+        return self._failures == failures
 
     async def drained(self) -> None:
         """Wait until the caller has received everything that could be written."""
@@ -128,10 +133,11 @@ class Outbox:
     def is_drained(self) -> bool:
         return not (self._waiting or self._flying or self._ready)
 
-    def end(self) -> None:
-        """Say that nothing follows: the caller's iteration ends after what is ready."""
-        self._ended = True
-        self._wake()
+    def end(self, error: JournalError | None = None) -> None:
+        """Say that nothing follows: after what is ready the caller's iteration ends, or raises `error`."""
+        if not self._ended:
+            self._ended, self._end_error = True, error
+            self._wake()
 
     # The caller's side
 
@@ -140,11 +146,11 @@ class Outbox:
         return self._ended and not self._ready
 
     async def next_event(self) -> Event | None:
-        """Return the next event; None at the end. Raises the `JournalError` once what was written is handed out."""
+        """Return the next event; None at the end. Raises what the turn ended with if no event could tell it."""
         while not self._ready:
-            if self.error is not None:
-                raise self.error
             if self._ended:
+                if self._end_error is not None:
+                    raise self._end_error
                 return None
             await self._change()
         event = self._ready.popleft()
@@ -156,10 +162,11 @@ class Outbox:
             self._wake()
         return event
 
-    def discard_ready(self) -> None:
-        """Forget what the caller will not ask for any more."""
+    def discard(self, *, unwritten: bool) -> None:
+        """Forget what the caller will not ask for any more, and what need not be written for it."""
         self._ready.clear()
-        self._waiting.clear()
+        if unwritten:
+            self._waiting.clear()
         self._discarding = True
         self._wake()
 
@@ -201,6 +208,7 @@ class Outbox:
         self._wake()
 
     def failed(self, error: JournalError) -> None:
+        self._failures += 1
         self._flying = False
         self._in_flight.clear()
         self._waiting.clear()

@@ -40,6 +40,10 @@ class AdvisorServices(Protocol):
     reasoning_model: str
     simulated: bool
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the parts can be used."""
+
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         """Say that work for the background may be waiting, and which memories the turn was given."""
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeAlias
+from types import TracebackType
+from typing import Any, TypeVar
 
 __all__ = ["iterate_in_thread"]
 
-_Item: TypeAlias = tuple[str | None, BaseException | None]
-
-_AHEAD = 64
-"""Pieces that may wait for the reader before the stream is no longer asked."""
+T = TypeVar("T")
 
 
 def iterate_in_thread(
@@ -23,50 +19,86 @@ def iterate_in_thread(
 ) -> Iterator[str]:
     """Yield what the stream yields, running it and its owner on an event loop in a thread of their own.
 
-    Errors of the stream are raised here. Leaving the iterator early closes the stream and its owner before returning.
+    A piece is asked of the stream when it is asked for here, and not before: what the stream has handed out is what the
+    caller has received. Errors of the stream are raised here. Leaving the iterator early closes the stream and its
+    owner before returning.
     """
-    items: queue.Queue[_Item] = queue.Queue()
-    room = threading.Semaphore(_AHEAD)
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
-    started = threading.Event()
-
-    async def run() -> None:
-        running.append((asyncio.get_running_loop(), asyncio.current_task()))
-        started.set()
-        async with owner, contextlib.aclosing(open_stream()) as stream:
-            async for text in stream:
-                items.put((text, None))
-                if not room.acquire(blocking=False):
-                    await asyncio.to_thread(room.acquire)
-
-    def main() -> None:
+    with _LoopThread() as loop:
+        loop.call(owner.__aenter__())
         try:
-            asyncio.run(run())
-            items.put((None, None))
-        except asyncio.CancelledError:
-            items.put((None, None))
-        except BaseException as error:
-            items.put((None, error))
+            stream = open_stream()
+            try:
+                while (text := loop.call(_next(stream))) is not None:
+                    yield text
+            finally:
+                loop.call(_close(stream, loop))
         finally:
-            started.set()
+            loop.call(_leave(owner))
 
-    thread = threading.Thread(target=main, name="guidance-agent-sync", daemon=True)
-    thread.start()
-    try:
-        while True:
-            text, error = items.get()
-            room.release()
-            if error is not None:
-                raise error
-            if text is None:
-                return
-            yield text
-    finally:
-        started.wait()
-        for loop, task in running:
-            # The loop may have closed by itself between the last item and now.
-            with contextlib.suppress(RuntimeError):
-                if task is not None:
-                    loop.call_soon_threadsafe(task.cancel)
-        room.release(_AHEAD)
-        thread.join()
+
+async def _next(stream: AsyncGenerator[str, None]) -> str | None:
+    return await anext(stream, None)
+
+
+async def _close(stream: AsyncGenerator[str, None], loop: _LoopThread) -> None:
+    # An interrupt may have come while a piece was awaited: that call is cancelled and ends first.
+    await loop.others_end()
+    await stream.aclose()
+
+
+async def _leave(owner: AbstractAsyncContextManager[Any]) -> None:
+    await owner.__aexit__(None, None, None)
+
+
+class _LoopThread:
+    """An event loop that runs in a thread while the block is entered."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._thread = threading.Thread(target=self._main, name="guidance-agent-sync", daemon=True)
+
+    def __enter__(self) -> _LoopThread:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the loop and return its result; an interrupt of the wait cancels it."""
+        future = asyncio.run_coroutine_threadsafe(self._noted(work), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def others_end(self) -> None:
+        """Wait until no other call runs."""
+        others = self._calls - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others)
+
+    async def _noted(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a call runs in a task")
+        self._calls.add(task)
+        try:
+            return await work
+        finally:
+            self._calls.discard(task)
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()

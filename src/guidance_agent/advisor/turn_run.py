@@ -42,6 +42,7 @@ from guidance_agent.core.types import TurnState
 from guidance_agent.errors import (
     GuidanceAgentError,
     IdleConsumerError,
+    LeaseLostError,
     ModelError,
     ModelTimeoutError,
 )
@@ -113,6 +114,8 @@ class TurnRun:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.Timeout | None = None
+        self._began = False
+        self._announced = False
         self._finishing = False
         self._caller_left = False
         self._idle = False
@@ -131,6 +134,8 @@ class TurnRun:
     def start(self) -> asyncio.Task[None]:
         """Begin; the returned task ends when the turn's end is recorded."""
         self._task = self._loop.create_task(self._run(), name=f"turn {self.plan.turn_id}")
+        # A loop that closes may cancel the task before it began; its caller must not wait for ever.
+        self._task.add_done_callback(lambda _: self.outbox.end())
         self._arm_idle_timer(self._timeouts.idle_consumer)
         return self._task
 
@@ -151,7 +156,7 @@ class TurnRun:
     def request_close(self) -> None:
         """Stop the turn because its caller left; returns at once."""
         self._caller_left = True
-        self.outbox.discard_ready()
+        self.outbox.discard(unwritten=not self._finishing)
         self._interrupt()
 
     async def close(self) -> None:
@@ -171,7 +176,7 @@ class TurnRun:
             self.request_close()
 
     def _interrupt(self) -> None:
-        if self._task is not None and not self._finishing:
+        if self._task is not None and self._began and not self._finishing:
             self._task.cancel()
 
     def _arm_idle_timer(self, delay: float) -> None:
@@ -188,9 +193,11 @@ class TurnRun:
     # The turn
 
     async def _run(self) -> None:
+        self._began = True
         try:
-            await self._produce()
-            await self.outbox.drained()
+            if not self._caller_left:
+                await self._produce()
+                await self.outbox.drained()
         except asyncio.CancelledError:
             self._caller_left = self._caller_left or self.outbox.error is None
             if self.outbox.error is not None and not self._caller_left:
@@ -230,6 +237,7 @@ class TurnRun:
 
     def _announce(self) -> None:
         plan, outbox = self.plan, self.outbox
+        self._announced = True
         change = outbox.change()
         change.opening.extend(plan.opening)
         if plan.continues is not None:
@@ -348,9 +356,12 @@ class TurnRun:
     async def _finish(self) -> None:
         outbox = self.outbox
         self.state = self._end_state()
+        if not self._announced or isinstance(outbox.error, LeaseLostError):
+            outbox.end(outbox.error)
+            return
         timing = self._timing()
         last_sequence = outbox.last_sequence
-        if self.state != "closed_early" and outbox.error is None and not self._caller_left:
+        if self.state != "closed_early":
             outbox.add(self._terminal_event(timing))
             last_sequence += 1
         change = outbox.change()
@@ -359,12 +370,12 @@ class TurnRun:
             change.consultation_values["transcript_hash"] = self._transcript()
             change.closing.append((memories, self.plan.memory_row(self._services.clock.now())))
         change.ends = True
-        failed_before = outbox.error
-        outbox.send()
-        await outbox.settled()
-        if outbox.error is not None and outbox.error is not failed_before:
-            _logger.error("the end of a turn is not recorded; the sweep will close it: turn=%s", self.plan.turn_id)
-        outbox.end()
+        if await outbox.written():
+            outbox.end()
+            return
+        _logger.error("the end of a turn is not recorded; the sweep will close it: turn=%s", self.plan.turn_id)
+        self.exception = self.exception or outbox.error
+        outbox.end(outbox.error)
 
     def _end_state(self) -> TurnState:
         if self.exception is not None or (self.outbox.error is not None and not self._caller_left):

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -27,7 +28,7 @@ from guidance_agent.errors import ConfigurationError, DatabaseUnavailableError, 
 if TYPE_CHECKING:
     from guidance_agent.settings import Settings
 
-__all__ = ["SCHEMA_REVISION", "Database", "Session", "database_url"]
+__all__ = ["SCHEMA_REVISION", "Database", "database_url", "first_line"]
 
 T = TypeVar("T")
 
@@ -47,7 +48,18 @@ _SQLITE_PRAGMAS = (
 
 
 def database_url(settings: Settings) -> sa.URL:
-    """Return the SQLAlchemy URL of the records; raise `ConfigurationError` when it is not one."""
+    """Return the SQLAlchemy URL of the records; raise `ConfigurationError` when it is not one that can serve."""
+    url = _url(settings)
+    if "\0" in (url.database or ""):
+        raise ConfigurationError("The path of the database holds a NUL character. Set data_dir or database_url anew.")
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigurationError(
+            "A database in memory would be gone with the process, and with it the record. Use sqlite:///FILE."
+        )
+    return url
+
+
+def _url(settings: Settings) -> sa.URL:
     if settings.database_url is None:
         return sa.URL.create("sqlite", database=str(settings.data_dir / "guidance.db"))
     try:
@@ -61,19 +73,6 @@ def database_url(settings: Settings) -> sa.URL:
     if backend not in drivers:
         raise ConfigurationError(f"database_url uses {backend!r}. Supported are sqlite and postgresql.")
     return url.set(drivername=drivers[backend])
-
-
-class Session:
-    """A connection whose statements are awaited one by one, each run in one of the database's threads."""
-
-    def __init__(self, connection: sa.Connection, in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
-        self._connection = connection
-        self._in_thread = in_thread
-
-    async def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
-        """Run a statement and return its result, with all rows read."""
-        run = functools.partial(_execute_buffered, self._connection, statement, parameters)
-        return cast("sa.CursorResult[Any]", await self._in_thread(run))
 
 
 class Database:
@@ -91,12 +90,11 @@ class Database:
         self.url = url
         self.auto_migrate = auto_migrate
         self._engine: sa.Engine | None = None
+        self._file: tuple[int, int] | None = None
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="database-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="database-write")
         self._reads: list[tuple[Callable[[sa.Connection], Any], asyncio.Future[Any]]] = []
         self._reading = 0
-        # Protects the threads from sessions that wait for a connection while its holder waits for a thread.
-        self._sessions = asyncio.Semaphore(_READERS)
 
     @property
     def is_sqlite(self) -> bool:
@@ -110,8 +108,10 @@ class Database:
 
     async def __aenter__(self) -> Database:
         self._engine = self._create_engine()
+        self._file = None
         try:
             await self._check_schema()
+            self._file = _identity(self.url) if self.is_sqlite else None
         except BaseException:
             await self.close()
             raise
@@ -150,29 +150,6 @@ class Database:
     def submit(self, work: Callable[[sa.Connection], T]) -> asyncio.Future[T]:
         """Begin what `transaction` does; errors are the driver's own."""
         return asyncio.get_running_loop().run_in_executor(self._writer, self._writing, work)
-
-    def read(self) -> contextlib.AbstractAsyncContextManager[Session]:
-        """A connection for reading, for work that awaits between its statements."""
-        return self._session(lambda: self.engine.connect(), writes=False)
-
-    def write(self) -> contextlib.AbstractAsyncContextManager[Session]:
-        """A transaction that takes SQLite's write lock at its start and commits at its end."""
-        return self._session(self._begin, writes=True)
-
-    @contextlib.asynccontextmanager
-    async def _session(self, open_connection: Callable[[], sa.Connection], *, writes: bool) -> AsyncIterator[Session]:
-        async with self._sessions:
-            connection = await self._in_reader(open_connection)
-            try:
-                yield Session(connection, self._in_reader)
-                if writes:
-                    await self._in_reader(connection.commit)
-            finally:
-                await self._in_reader(connection.close)
-
-    async def _in_reader(self, work: Callable[[], T]) -> T:
-        with self._typed_errors():
-            return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     def _read_next(self) -> None:
         """Send all reads that wait to a thread, and the next ones after them."""
@@ -213,10 +190,16 @@ class Database:
         connection = self._begin()
         try:
             result = work(connection)
+            self._check_file()
             connection.commit()
         finally:
             connection.close()
         return result
+
+    def _check_file(self) -> None:
+        """Refuse to write into a file that has been deleted or replaced under the program: nobody would find it."""
+        if self._file is not None and _identity(self.url) != self._file:
+            raise FileNotFoundError(f"the file {self.url.database!r} was deleted or replaced while it was in use")
 
     def _begin(self) -> sa.Connection:
         connection = self.engine.connect()
@@ -257,8 +240,8 @@ class Database:
     def _create_engine(self) -> sa.Engine:
         if not self.is_sqlite:
             return sa.create_engine(self.url, pool_pre_ping=True)
-        if self.url.database and self.url.database != ":memory:":
-            self._make_folder(Path(self.url.database).parent)
+        self._make_folder(Path(self.url.database or "").parent)
+        self._make_private_file(Path(self.url.database or ""))
         engine = sa.create_engine(
             self.url, connect_args={"timeout": 30.0, "check_same_thread": False}, poolclass=sa.QueuePool
         )
@@ -274,21 +257,28 @@ class Database:
                 "that can be written."
             ) from error
 
+    def _make_private_file(self, path: Path) -> None:
+        """Make the file before SQLite does, readable by its user alone: it holds what customers say."""
+        with self._typed_errors(), contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
     @contextlib.contextmanager
     def _typed_errors(self) -> Iterator[None]:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise DatabaseUnavailableError(
-                f"The database {self._name} cannot be used: {_reason(error)}. Check that it exists, can be written "
+                f"The database {self._name} cannot be used: {first_line(error)}. Check that it exists, can be written "
                 "and has space; GUIDANCE_DATA_DIR or GUIDANCE_DATABASE_URL choose another."
             ) from error
 
 
-def _execute_buffered(connection: sa.Connection, statement: sa.Executable, parameters: Any) -> sa.CursorResult[Any]:
-    result = connection.execute(statement, parameters)
-    # Rows are read here, in the thread that ran the statement.
-    return cast("sa.CursorResult[Any]", result.freeze()()) if result.returns_rows else result
+def _identity(url: sa.URL) -> tuple[int, int] | None:
+    try:
+        status = os.stat(url.database or "")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _revision(connection: sa.Connection) -> str | None:
@@ -298,9 +288,10 @@ def _revision(connection: sa.Connection) -> str | None:
     return revision
 
 
-def _reason(error: BaseException) -> str:
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    return str(origin).splitlines()[0]
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line; its class where it says nothing."""
+    origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return next(iter(str(origin).splitlines()), "") or type(origin).__name__
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

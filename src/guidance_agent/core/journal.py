@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from guidance_agent.core.clock import Clock
-from guidance_agent.core.database import Database
+from guidance_agent.core.database import Database, first_line
 from guidance_agent.core.schema import consultations, turn_events, turns
 from guidance_agent.errors import DatabaseUnavailableError, JournalError, LeaseLostError
 
@@ -108,6 +108,11 @@ class Journal:
         if self._waiting_rows:
             await self._commit_batch()
 
+    @property
+    def live_turns(self) -> frozenset[str]:
+        """Ids of the turns whose leases this journal renews."""
+        return frozenset(self._live)
+
     def lease_until(self) -> float:
         """Return the end of a lease that begins now, in seconds since the epoch."""
         return self._clock.now().timestamp() + LEASE_SECONDS
@@ -115,8 +120,7 @@ class Journal:
     def notify(self, source: JournalSource) -> None:
         """Have the source's pending events written with the next commit."""
         if self._closing:
-            source.take()
-            source.failed(JournalError("The journal is closed. Keep the advisor open while its turns run."))
+            self._refuse(source)
             return
         self._dirty[source.turn_id] = source
         self._wake.set()
@@ -127,6 +131,16 @@ class Journal:
         self._wake.set()
 
     async def _run(self) -> None:
+        try:
+            await self._commit_until_closed()
+        finally:
+            # Whatever ends the committer, a loop that closes included: nobody may wait for it any more.
+            self._closing = True
+            for source in list(self._dirty.values()):
+                self._refuse(source)
+            self._dirty.clear()
+
+    async def _commit_until_closed(self) -> None:
         while True:
             if not (self._dirty or self._rows):
                 if self._closing:
@@ -142,6 +156,11 @@ class Journal:
             if self._batch_size > _BUSY_TURNS and not self._closing:
                 # Many turns: a pause lets more of them share the next commit, which costs each of them less.
                 await asyncio.sleep(_BUSY_PAUSE)
+
+    def _refuse(self, source: JournalSource) -> None:
+        source.take()
+        self._live.pop(source.turn_id, None)
+        source.failed(JournalError("The journal is closed. Keep the advisor open while its turns run."))
 
     async def _commit_batch(self) -> None:
         dirty, self._dirty = self._dirty, {}
@@ -164,8 +183,10 @@ class Journal:
             if rows:
                 await self._commit([], rows)
             return
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._fail_batch(batch, rows, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             return
         self.commits += 1
         for source, write in batch:
@@ -183,9 +204,9 @@ class Journal:
         self,
         batch: Sequence[tuple[JournalSource, JournalWrite]],
         rows: Sequence[tuple[sa.Table, Row]],
-        error: Exception,
+        error: BaseException,
     ) -> None:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         _logger.error("journal commit failed: turns=%d other_rows=%d reason=%s", len(batch), len(rows), reason)
         for source, write in batch:
             if write.ends:
@@ -238,7 +259,7 @@ class Journal:
         try:
             await self._database.transaction(functools.partial(self._renew, touched=set()))
         except DatabaseUnavailableError as error:
-            _logger.warning("leases could not be renewed: %s", str(error).splitlines()[0])
+            _logger.warning("leases could not be renewed: %s", first_line(error))
 
 
 # Statements are built once: building one costs more than running it.

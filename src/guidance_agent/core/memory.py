@@ -216,17 +216,18 @@ class MemoryStream:
         if not pending:
             return 0
         vectors = await self._embedder.embed([memory.text for memory in pending])
-        async with self._database.write() as connection:
-            for memory, vector in zip(pending, vectors, strict=True):
-                values = embedding_columns(QueryVector(self._embedder.model, vector))
-                await connection.execute(sa.update(memories).where(memories.c.id == memory.id).values(**values))
+        rows = [
+            {"row_id": memory.id, **embedding_columns(QueryVector(self._embedder.model, vector))}
+            for memory, vector in zip(pending, vectors, strict=True)
+        ]
+        update = sa.update(memories).where(memories.c.id == sa.bindparam("row_id"))
+        await self._database.transaction(lambda connection: connection.execute(update, rows))
         return len(pending)
 
     async def erase_customer(self, customer_id: str) -> int:
         """Delete all memories of a customer and return how many there were."""
-        async with self._database.write() as connection:
-            result = await connection.execute(sa.delete(memories).where(memories.c.customer_id == customer_id))
-        return result.rowcount
+        delete = sa.delete(memories).where(memories.c.customer_id == customer_id)
+        return await self._database.transaction(lambda connection: connection.execute(delete).rowcount)
 
     async def _pending(self, condition: sa.ColumnElement[bool], limit: int) -> tuple[PendingMemory, ...]:
         query = (
@@ -242,10 +243,13 @@ class MemoryStream:
         wanted = list(ids)
         if not wanted:
             return
-        async with self._database.write() as connection:
+
+        def update(connection: sa.Connection) -> None:
             for start in range(0, len(wanted), _IDS_AT_ONCE):
                 some = memories.c.id.in_(wanted[start : start + _IDS_AT_ONCE])
-                await connection.execute(sa.update(memories).where(some).values(**values))
+                connection.execute(sa.update(memories).where(some).values(**values))
+
+        await self._database.transaction(update)
 
 
 def _memory(row: sa.Row[Any], score: float) -> Memory:

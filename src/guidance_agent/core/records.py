@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -128,16 +128,28 @@ class Records:
                 f"There is no consultation {consultation_id!r}. Use the id that the turn's first event told."
             )
 
-    async def close_dead_turns(self, terminal_payload: Callable[[str, int], JsonObject]) -> tuple[str, ...]:
+    async def close_dead_turns(
+        self, terminal_payload: Callable[[str, int], JsonObject], *, alive: Collection[str] = ()
+    ) -> tuple[str, ...]:
         """Close live turns whose lease has run out as `process_died` and hand their text to judgement.
 
-        `terminal_payload(turn_id, sequence)` makes the payload of the event that ends the turn. Returns the ids of the
-        turns that were closed. A turn whose owner still renews its lease is never among them.
+        A turn whose owner still renews its lease is never closed.
+
+        Args:
+            terminal_payload: Makes the payload of the event that ends a turn from its id and number.
+            alive: Turns of this process that run, whatever a step of the clock makes of their leases.
+
+        Returns:
+            The ids of the turns that were closed.
         """
         now = self._clock.now()
         dead = (
             sa.select(turns.c.id, turns.c.consultation_id, turns.c.question)
-            .where(turns.c.state == "streaming", turns.c.lease_until < now.timestamp())
+            .where(
+                turns.c.state == "streaming",
+                turns.c.lease_until < now.timestamp(),
+                turns.c.id.not_in(tuple(alive)),
+            )
             .with_for_update(skip_locked=True)
         )
         any_dead = dead.with_only_columns(turns.c.id).limit(1)

@@ -7,11 +7,12 @@ A vector says which model made it, because vectors of two models do not compare.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -204,20 +205,22 @@ class CachedEmbedder:
         found: dict[str, FloatArray] = {}
         if not keys:
             return found
-        async with self._database.read() as connection:
-            for some in _chunks(list(dict.fromkeys(keys))):
-                query = sa.select(embedding_cache.c.key, embedding_cache.c.vector).where(
-                    embedding_cache.c.key.in_(some)
-                )
-                found |= {row.key: vector_from_bytes(row.vector) for row in await connection.execute(query)}
+        for some in _chunks(list(dict.fromkeys(keys))):
+            query = sa.select(embedding_cache.c.key, embedding_cache.c.vector).where(embedding_cache.c.key.in_(some))
+            rows = await self._database.run(functools.partial(_all_rows, query=query))
+            found |= {row.key: vector_from_bytes(row.vector) for row in rows}
         return found
 
     async def _store(self, made: Mapping[str, FloatArray]) -> None:
         now = self._clock.now()
         rows = [{"key": key, "vector": vector_to_bytes(vector), "created_at": now} for key, vector in made.items()]
         insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
-        async with self._database.write() as connection:
-            await connection.execute(insert(embedding_cache).on_conflict_do_nothing(), rows)
+        statement = insert(embedding_cache).on_conflict_do_nothing()
+        await self._database.transaction(lambda connection: connection.execute(statement, rows))
+
+
+def _all_rows(connection: sa.Connection, *, query: sa.Executable) -> Sequence[sa.Row[Any]]:
+    return connection.execute(query).all()
 
 
 def _chunks(keys: Sequence[str]) -> Iterable[Sequence[str]]:

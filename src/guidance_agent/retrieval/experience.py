@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -14,7 +14,7 @@ from guidance_agent.retrieval.vectors import FloatArray, QueryVector, VectorInde
 
 if TYPE_CHECKING:
     from guidance_agent.core.clock import Clock
-    from guidance_agent.core.database import Database, Session
+    from guidance_agent.core.database import Database
 
 __all__ = ["Experience"]
 
@@ -86,11 +86,13 @@ class Experience:
         async with self._lock:
             state = self._held(model, dimensions)
             if state is None or self._is_old():
-                async with self._database.read() as connection:
-                    state = await self._read_cases(connection, model, dimensions, state)
-                    state = await self._read_rules(connection, state)
+                state = await self._read_cases(model, dimensions, state)
+                state = await self._read_rules(state)
                 self._state, self._read_at = state, self._clock.monotonic()
         return state
+
+    async def _rows(self, query: sa.Executable) -> list[sa.Row[Any]]:
+        return await self._database.run(lambda connection: list(connection.execute(query)))
 
     def _held(self, model: str, dimensions: int) -> _State | None:
         state = self._state
@@ -105,41 +107,42 @@ class Experience:
         fits.append(table.c.embedding.is_not(None))
         return fits if self._include_simulated else [*fits, table.c.simulated.is_(False)]
 
-    async def _read_cases(self, connection: Session, model: str, dimensions: int, state: _State | None) -> _State:
+    async def _read_cases(self, model: str, dimensions: int, state: _State | None) -> _State:
         usable = self._usable(cases, model, dimensions)
         counted = sa.select(sa.func.count().label("total"), sa.func.max(cases.c.created_at).label("newest"))
-        counts = (await connection.execute(counted.select_from(cases).where(*usable))).one()
+        counts = (await self._rows(counted.select_from(cases).where(*usable)))[0]
         count, newest = counts.total, counts.newest
         if state is not None and count == len(state.case_index) and newest == state.newest_case:
             return state
         columns = sa.select(cases.c.id, cases.c.text, cases.c.topic, cases.c.embedding).where(*usable)
         if state is not None and count > len(state.case_index) and state.newest_case is not None:
             later = columns.where(cases.c.created_at >= state.newest_case)
-            rows = [row for row in await connection.execute(later) if row.id not in state.case_index]
+            rows = [row for row in await self._rows(later) if row.id not in state.case_index]
             if len(state.case_index) + len(rows) == count:
                 index, texts = state.case_index, state.case_texts
                 await _append(index, [row.id for row in rows], [row.embedding for row in rows])
                 texts.update({row.id: _CaseText(row.text, row.topic) for row in rows})
                 return state._replace(newest_case=newest)
-        rows = list(await connection.execute(columns.order_by(cases.c.created_at, cases.c.id)))
+        rows = await self._rows(columns.order_by(cases.c.created_at, cases.c.id))
         index = VectorIndex(model, dimensions)
         await _append(index, [row.id for row in rows], [row.embedding for row in rows])
         texts = {row.id: _CaseText(row.text, row.topic) for row in rows}
         kept = state or _empty(model, dimensions)
         return kept._replace(case_index=index, case_texts=texts, newest_case=newest)
 
-    async def _read_rules(self, connection: Session, state: _State) -> _State:
+    async def _read_rules(self, state: _State) -> _State:
         import numpy as np
 
         model, dimensions = state.case_index.model, state.case_index.dimensions
         latest = sa.select(rule_releases.c.rule_ids).order_by(rule_releases.c.version.desc()).limit(1)
-        released: list[str] = (await connection.execute(latest)).scalar_one_or_none() or []
+        releases = await self._rows(latest)
+        released: list[str] = releases[0].rule_ids if releases else []
         usable = self._usable(rules, model, dimensions)
-        rows: list[sa.Row[tuple[str, str, float, bytes]]] = []
+        rows: list[sa.Row[Any]] = []
         for start in range(0, len(released), _IDS_AT_ONCE):
             some = released[start : start + _IDS_AT_ONCE]
             query = sa.select(rules.c.id, rules.c.text, rules.c.confidence, rules.c.embedding)
-            rows += await connection.execute(query.where(rules.c.id.in_(some), *usable).order_by(rules.c.id))
+            rows += await self._rows(query.where(rules.c.id.in_(some), *usable).order_by(rules.c.id))
         index = VectorIndex(model, dimensions)
         await _append(index, [row.id for row in rows], [row.embedding for row in rows])
         return state._replace(

@@ -146,8 +146,8 @@ IDIOMS: list[Idiom] = [
 async def ended_turn(runtime: Runtime) -> dict[str, Any]:
     async with asyncio.timeout(RECORDED_WITHIN):
         while True:
-            async with runtime.database.read() as connection:
-                row = (await connection.execute(sa.select(turns))).mappings().one()
+            with runtime.database.engine.connect() as connection:
+                row = (connection.execute(sa.select(turns))).mappings().one()
             if row["state"] != "streaming":
                 return dict(row)
             await asyncio.sleep(0.005)
@@ -196,9 +196,9 @@ async def test_the_usage_of_a_turn_that_was_left_is_kept_and_marked_estimated(
     await ended_turn(wired_runtime)
     async with asyncio.timeout(RECORDED_WITHIN):
         while True:
-            async with wired_runtime.database.read() as connection:
+            with wired_runtime.database.engine.connect() as connection:
                 query = sa.select(model_calls).where(model_calls.c.operation == "guidance")
-                call = (await connection.execute(query)).mappings().first()
+                call = (connection.execute(query)).mappings().first()
             if call is not None:
                 break
             await asyncio.sleep(0.005)
@@ -213,8 +213,8 @@ async def test_a_turn_that_is_never_begun_leaves_no_trace(
     stream = wired.provide_guidance_stream(janet)
     await stream.aclose()
     wired.consult(janet)
-    async with wired_runtime.database.read() as connection:
-        assert (await connection.execute(sa.select(turns))).first() is None
+    with wired_runtime.database.engine.connect() as connection:
+        assert (connection.execute(sa.select(turns))).first() is None
     assert len(simulator.requests) == 0
 
 

@@ -119,9 +119,9 @@ async def _renewed(runtime: Runtime, turn_id: str) -> None:
 
     from guidance_agent.core.schema import turns
 
-    async with runtime.database.write() as connection:
+    with runtime.database.engine.begin() as connection:
         later = LaterClock().now().timestamp() + LEASE_SECONDS
-        await connection.execute(sa.update(turns).where(turns.c.id == turn_id).values(lease_until=later))
+        connection.execute(sa.update(turns).where(turns.c.id == turn_id).values(lease_until=later))
 
 
 async def _wait_until_closed(runtime: Runtime, turn_id: str) -> dict[str, object]:

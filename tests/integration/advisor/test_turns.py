@@ -52,8 +52,8 @@ async def events_of(advisor: AdvisorAgent, customer: CustomerProfile, *args: Any
 
 
 async def rows(runtime: Runtime, table: sa.Table) -> list[dict[str, Any]]:
-    async with runtime.database.read() as connection:
-        return [dict(row) for row in (await connection.execute(sa.select(table))).mappings()]
+    with runtime.database.engine.connect() as connection:
+        return [dict(row) for row in (connection.execute(sa.select(table))).mappings()]
 
 
 def public(events: list[Event]) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from pathlib import Path
 
 import pytest
@@ -15,31 +16,53 @@ from guidance_agent.errors import ConfigurationError, DatabaseUnavailableError, 
 from guidance_agent.settings import Settings
 
 
-async def test_more_sessions_than_threads_wait_for_each_other_without_deadlock(database: Database) -> None:
-    async def ask() -> int:
-        async with database.read() as session:
-            first = (await session.execute(sa.text("SELECT 1"))).scalar_one()
-            await asyncio.sleep(0)
-            return int(first + (await session.execute(sa.text("SELECT 1"))).scalar_one())
-
+async def test_more_reads_than_threads_are_answered(database: Database) -> None:
     async with asyncio.timeout(20):
-        assert await asyncio.gather(*(ask() for _ in range(60))) == [2] * 60
+        answers = await asyncio.gather(
+            *(database.run(functools.partial(_select, number=number)) for number in range(200))
+        )
+    assert answers == list(range(200))
 
 
-async def test_sessions_that_write_at_once_take_turns(database: Database) -> None:
-    async with database.write() as session:
-        await session.execute(sa.text("CREATE TABLE counter (value INTEGER)"))
-        await session.execute(sa.text("INSERT INTO counter VALUES (0)"))
+def _select(connection: sa.Connection, number: int) -> int:
+    return int(connection.execute(sa.text("SELECT :number"), {"number": number}).scalar_one())
 
-    async def add() -> None:
-        async with database.write() as session:
-            value = (await session.execute(sa.text("SELECT value FROM counter"))).scalar_one()
-            await session.execute(sa.text(f"UPDATE counter SET value = {value + 1}"))  # noqa: S608 - a number
+
+async def test_one_read_that_fails_does_not_fail_the_others_of_its_hop(database: Database) -> None:
+    wrong = database.run(lambda connection: connection.execute(sa.text("SELECT * FROM nowhere")))
+    results = await asyncio.gather(*(database.run(lambda c: _select(c, 1)), wrong), return_exceptions=True)
+    assert results[0] == 1
+    assert isinstance(results[1], DatabaseUnavailableError)
+
+
+async def test_transactions_that_come_at_once_take_turns(database: Database) -> None:
+    await database.transaction(lambda connection: connection.execute(sa.text("CREATE TABLE counter (value INTEGER)")))
+    await database.transaction(lambda connection: connection.execute(sa.text("INSERT INTO counter VALUES (0)")))
+
+    def add(connection: sa.Connection) -> None:
+        value = connection.execute(sa.text("SELECT value FROM counter")).scalar_one()
+        connection.execute(sa.text("UPDATE counter SET value = :value"), {"value": value + 1})
 
     async with asyncio.timeout(30):
-        await asyncio.gather(*(add() for _ in range(20)))
+        await asyncio.gather(*(database.transaction(add) for _ in range(20)))
     value = await database.run(lambda connection: connection.execute(sa.text("SELECT value FROM counter")).scalar_one())
     assert value == 20
+
+
+async def test_a_cancelled_transaction_gives_the_write_lock_back(database: Database, settings: Settings) -> None:
+    async with Database(database_url(settings)) as other:
+        for _ in range(20):
+            task = asyncio.ensure_future(database.transaction(lambda connection: _select(connection, 1)))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+            async with asyncio.timeout(5):
+                await other.transaction(lambda connection: _select(connection, 2))
+
+
+async def test_the_database_is_for_its_user_alone(database: Database) -> None:
+    mode = await asyncio.to_thread(lambda: Path(database.url.database or "").stat().st_mode)
+    assert mode & 0o077 == 0
 
 
 async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:

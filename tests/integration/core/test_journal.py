@@ -122,8 +122,8 @@ async def journal(database: Database, clock: SystemClock) -> AsyncIterator[Journ
 
 
 async def texts(database: Database, turn_id: str) -> list[str]:
-    async with database.read() as connection:
-        rows = await connection.execute(
+    with database.engine.connect() as connection:
+        rows = connection.execute(
             sa.select(turn_events.c.text).where(turn_events.c.turn_id == turn_id).order_by(turn_events.c.sequence)
         )
         return list(rows.scalars())
@@ -223,8 +223,8 @@ async def test_ledger_rows_survive_a_failed_commit(database: Database, journal: 
     assert isinstance(await source.settled(), JournalError)
     source.write("fits")
     await source.settled()
-    async with database.read() as connection:
-        assert (await connection.execute(sa.select(sa.func.count()).select_from(model_calls))).scalar_one() == 1
+    with database.engine.connect() as connection:
+        assert (connection.execute(sa.select(sa.func.count()).select_from(model_calls))).scalar_one() == 1
 
 
 def _ledger_row(clock: SystemClock) -> dict[str, Any]:
@@ -269,8 +269,8 @@ async def test_a_turn_whose_lease_was_taken_cannot_write_and_the_rest_of_the_bat
     for source in (taken, kept):
         source.write("a")
         await source.settled()
-    async with database.write() as connection:
-        await connection.execute(sa.update(turns).where(turns.c.id == taken.turn_id).values(state="process_died"))
+    with database.engine.begin() as connection:
+        connection.execute(sa.update(turns).where(turns.c.id == taken.turn_id).values(state="process_died"))
     taken.write("b")
     kept.write("b")
     assert isinstance(await taken.settled(), LeaseLostError)
@@ -300,8 +300,8 @@ async def test_a_live_turn_keeps_its_lease_while_it_writes_nothing(
 
 
 async def _lease(database: Database) -> float:
-    async with database.read() as connection:
-        return float((await connection.execute(sa.select(turns.c.lease_until))).scalar_one())
+    with database.engine.connect() as connection:
+        return float((connection.execute(sa.select(turns.c.lease_until))).scalar_one())
 
 
 async def test_the_sweep_closes_a_dead_turn_with_its_text_and_hands_it_to_judgement(

@@ -25,8 +25,8 @@ def asked(simulator: ProviderSimulator) -> list[list[str]]:
 
 
 async def stored(database: Database) -> int:
-    async with database.read() as connection:
-        return int((await connection.execute(sa.select(sa.func.count()).select_from(embedding_cache))).scalar_one())
+    with database.engine.connect() as connection:
+        return int((connection.execute(sa.select(sa.func.count()).select_from(embedding_cache))).scalar_one())
 
 
 async def test_texts_are_asked_for_in_batches_and_come_back_in_order(

@@ -47,8 +47,8 @@ async def vector_of(text: str) -> QueryVector:
 
 
 async def add(database: Database, table: sa.Table, **values: Any) -> None:
-    async with database.write() as connection:
-        await connection.execute(sa.insert(table).values(**values))
+    with database.engine.begin() as connection:
+        connection.execute(sa.insert(table).values(**values))
 
 
 async def add_case(database: Database, name: str, text: str, *, at: int = 0, **values: Any) -> None:
@@ -135,8 +135,8 @@ async def test_what_is_learned_or_withdrawn_later_is_seen_after_the_refresh(
     assert len((await ask(retriever)).cases) == 1
     clock.ahead += 10
     assert {case.id for case in (await ask(retriever)).cases} == {"first", "second"}
-    async with database.write() as connection:
-        await connection.execute(sa.delete(cases).where(cases.c.id == "first"))
+    with database.engine.begin() as connection:
+        connection.execute(sa.delete(cases).where(cases.c.id == "first"))
     clock.ahead += 10
     assert [case.id for case in (await ask(retriever)).cases] == ["second"]
     await add_case(database, "same moment", "NHS pension to a SIPP", at=1)

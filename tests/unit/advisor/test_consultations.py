@@ -68,10 +68,10 @@ class Desk:
         turn_id, now, text = f"turn-{self._turns}", self.clock.now(), "".join(pieces)
         length = len(text) if delivered is None else delivered
         live = state == "streaming"
-        async with self.database.write() as connection:
+        with self.database.engine.begin() as connection:
             if consultation.is_new:
                 row = consultation.row(customer, advisor_id="default", clock=self.clock, simulated=True)
-                await connection.execute(sa.insert(consultations), {**row, "opened_at": opened_at or row["opened_at"]})
+                connection.execute(sa.insert(consultations), {**row, "opened_at": opened_at or row["opened_at"]})
             turn: dict[str, Any] = {
                 "id": turn_id,
                 "consultation_id": consultation.id,
@@ -87,7 +87,7 @@ class Desk:
                 "delivered_length": None if live else length,
                 "context": {},
             }
-            await connection.execute(sa.insert(turns), turn)
+            connection.execute(sa.insert(turns), turn)
             events: list[dict[str, Any]] = [
                 {"turn_id": turn_id, "sequence": 0, "type": "turn_started", "text": None},
                 *(
@@ -95,14 +95,12 @@ class Desk:
                     for number, piece in enumerate(pieces, start=1)
                 ),
             ]
-            await connection.execute(sa.insert(turn_events), [{**e, "payload": {}, "created_at": now} for e in events])
+            connection.execute(sa.insert(turn_events), [{**e, "payload": {}, "created_at": now} for e in events])
             values: dict[str, Any] = {"turn_count": consultation.ordinal}
             if not live and length:
                 asked = extend_transcript(consultation.transcript, "customer", text_hash(question))
                 values["transcript_hash"] = extend_transcript(asked, "advisor", text_hash(text[:length]))
-            await connection.execute(
-                sa.update(consultations).where(consultations.c.id == consultation.id).values(**values)
-            )
+            connection.execute(sa.update(consultations).where(consultations.c.id == consultation.id).values(**values))
         return turn_id
 
 

@@ -66,8 +66,8 @@ async def remember(
         at=NOW - timedelta(hours=hours_ago),
         embedding=vector,
     )
-    async with database.write() as connection:
-        await connection.execute(sa.insert(memories).values(**(row | {"importance": importance} | values)))
+    with database.engine.begin() as connection:
+        connection.execute(sa.insert(memories).values(**(row | {"importance": importance} | values)))
     return str(row["id"])
 
 
@@ -151,8 +151,8 @@ async def test_recency_counts_from_the_last_retrieval(
 async def test_a_recall_writes_nothing(database: Database, stream: MemoryStream) -> None:
     await remember(database, stream, "kept as it is")
     await stream.recall("ann", "kept?")
-    async with database.read() as connection:
-        assert (await connection.execute(sa.select(memories.c.last_retrieved_at))).scalar_one() is None
+    with database.engine.connect() as connection:
+        assert (connection.execute(sa.select(memories.c.last_retrieved_at))).scalar_one() is None
 
 
 async def test_a_clock_set_back_makes_no_memory_more_than_recent(
@@ -199,8 +199,8 @@ async def test_no_other_customers_memory_is_ever_recalled(
     database: Database, owners: list[str], asking: str, with_query: bool
 ) -> None:
     stream = MemoryStream(database, SystemClock(), HashedEmbedder(64))
-    async with database.write() as connection:
-        await connection.execute(sa.delete(memories))
+    with database.engine.begin() as connection:
+        connection.execute(sa.delete(memories))
     for owner in owners:
         await remember(database, stream, owner, customer=owner, vector=direction(0))
     found = await stream.recall(asking, direction(0) if with_query else None, limit=50, include_simulated=True)

@@ -27,8 +27,7 @@ async def check_database(settings: Settings, *, migrate: bool) -> Check:
             return _not_there_yet(file, settings)
         async with database:
             revision = await database.revision()
-            async with database.write():
-                pass
+            await database.transaction(lambda _: None)
     except (StorageError, ConfigurationError) as error:
         return failed("Database", error)
     return ok("Database", f"{file or place}, schema {revision}, can be written")
