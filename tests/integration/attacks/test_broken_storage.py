@@ -130,10 +130,7 @@ class _FailOnce:
     [
         sqlite3.OperationalError("disk I/O error"),
         OSError(5, "Input/output error"),
-        pytest.param(
-            MemoryError(),
-            marks=pytest.mark.xfail(strict=True, reason="an error without a text ends the committer, and turns hang"),
-        ),
+        MemoryError(),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -197,7 +194,6 @@ async def test_after_its_lease_was_taken_a_turn_shows_nothing_more(
     assert (await turn_of(wired_runtime, "other"))["state"] == "closed_early"
 
 
-@pytest.mark.xfail(strict=True, reason="after a step of the wall clock a process closes its own live turns as dead")
 async def test_a_step_of_the_clock_ends_no_live_turn(simulator: ProviderSimulator, wire: str, tmp_path: Path) -> None:
     class SteppedClock(LaterClock):
         stepped = False
@@ -217,7 +213,6 @@ async def test_a_step_of_the_clock_ends_no_live_turn(simulator: ProviderSimulato
 
 
 @pytest.mark.usefixtures("pieces")
-@pytest.mark.xfail(strict=True, reason="text goes on into a database file that has been deleted, and is shown")
 async def test_nothing_is_shown_that_was_written_to_a_deleted_file(wired: AdvisorAgent, wired_runtime: Runtime) -> None:
     path = Path(wired_runtime.database.url.database or "")
     reader = Reader(wired, "c")
@@ -288,13 +283,11 @@ async def test_a_data_folder_that_cannot_be_made_is_a_typed_error(settings: Sett
         assert "GUIDANCE_DATA_DIR" in str(await broken(settings.model_copy(update={"data_dir": folder})))
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="a NUL in a path comes out as a bare ValueError")
 async def test_a_path_with_a_nul_is_a_typed_error(settings: Settings, tmp_path: Path) -> None:
     for changed in ({"data_dir": tmp_path / "a\0b"}, {"database_url": "sqlite:////tmp/a\0b"}):
         await broken(settings.model_copy(update=changed))
 
 
-@pytest.mark.xfail(strict=True, reason="each pooled connection opens a memory of its own, without tables")
 async def test_a_database_in_memory_serves_turns_at_once_or_is_refused(settings: Settings) -> None:
     in_memory = settings.model_copy(update={"database_url": "sqlite://"})
     try:
