@@ -271,7 +271,14 @@ class SchemaVersionError(StorageError):
 
 
 class JournalError(StorageError):
-    """Raised when a commit failed: nothing of it was shown, and the turn has ended."""
+    """Raised when a commit failed: nothing of it was shown, and the turn has ended.
+
+    `contradicts_record` says that the database could be written, but holds what excludes the new rows.
+    """
+
+    def __init__(self, message: str, *, contradicts_record: bool = False) -> None:
+        super().__init__(message)
+        self.contradicts_record = contradicts_record
 
 
 class LeaseLostError(JournalError):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
 
 from guidance_agent.advisor.events import TextDelta
 from guidance_agent.advisor.services import AdvisorServices, open_default_services
 from guidance_agent.advisor.turn import Turn
+from guidance_agent.core.text import is_storable
 from guidance_agent.core.types import AdvisorProfile, CustomerProfile, HistoryEntry, Outcome
-from guidance_agent.errors import ConfigurationError, TurnInProgressError
+from guidance_agent.errors import ConfigurationError, InputError, TurnInProgressError
 
 if TYPE_CHECKING:
     from guidance_agent.advisor.turn_run import TurnRun
@@ -193,8 +195,13 @@ class AdvisorAgent:
         """Record what became of a consultation, as its caller knows it: `passed`, `failed` or `open` again.
 
         Raises:
+            InputError: when the outcome is none of these, or the reason is no text that can be stored.
             UnknownConsultationError: when there is no consultation with this id.
         """
+        if outcome not in get_args(Outcome):
+            raise InputError(f"{outcome!r} is no outcome. Use one of {', '.join(get_args(Outcome))}.")
+        if not isinstance(reason, str) or not is_storable(reason):
+            raise InputError("The reason of an outcome is a text without NUL characters and lone surrogates.")
         await self._open_services.records.set_outcome(consultation_id, outcome, reason=reason, source="caller")
 
     # One turn
@@ -221,6 +228,10 @@ class AdvisorAgent:
         )
         async with self._planning:
             plan = await plan_turn(services, self.profile, customer, history, options)
+            while consultation_id is None and plan.consultation_id in self._asked:
+                # Two questions that continue the same history: the second one gets a consultation of its own.
+                options = replace(options, busy=frozenset(self._asked))
+                plan = await plan_turn(services, self.profile, customer, history, options)
         if self._services is not services:
             raise ConfigurationError("The advisor was closed while the turn was planned. Ask an advisor that is open.")
         if plan.consultation_id in self._asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +60,13 @@ async def find_consultation(
     customer: CustomerProfile,
     history: Sequence[Entry],
     consultation_id: str | None,
+    *,
+    busy: Collection[str] = (),
 ) -> OpenConsultation:
     """Return the consultation that `history` continues, or a new one.
 
     Without an id it is the customer's open consultation whose recorded turns equal the history, roles and texts as
-    delivered. With an id it is that one, or a new one with that id.
+    delivered, unless it is `busy` with another question. With an id it is that one, or a new one with that id.
 
     Raises:
         HistoryMismatch: when the history contradicts the recorded turns of the given id.
@@ -74,6 +76,8 @@ async def find_consultation(
     fingerprint = transcript_hash(history)
     if consultation_id is None:
         record = await records.open_consultation(customer.customer_id, fingerprint)
+        if record is not None and record.id in busy:
+            record = None
     else:
         _check_id(consultation_id)
         record = await records.consultation(consultation_id)
@@ -96,7 +100,11 @@ async def find_consultation(
     )
 
 
-def _check_id(consultation_id: str) -> None:
+def _check_id(consultation_id: object) -> None:
+    if not isinstance(consultation_id, str):
+        raise UnknownConsultationError(
+            f"{type(consultation_id).__name__} cannot be the id of a consultation. Use a text, or None."
+        )
     if not (0 < len(consultation_id) <= ID_LIMIT and consultation_id.isprintable()):
         raise UnknownConsultationError(
             f"{consultation_id[:80]!r} cannot be the id of a consultation. Use 1 to {ID_LIMIT} printable characters, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -84,6 +84,8 @@ def read_conversation(customer: CustomerProfile, history: Sequence[HistoryEntry]
             said is taken as it was delivered, even if that was a line break or holds control characters.
         NoQuestionError: when there is no question, or the presenting question is already answered in the history.
     """
+    if history is not None and not isinstance(history, Iterable):
+        raise HistoryError(f"A history is a list of entries, not {type(history).__name__}. Pass a list, or None.")
     entries = [_entry(index, item) for index, item in enumerate(history or ())]
     for index, entry in enumerate(entries):
         expected = "customer" if index % 2 == 0 else "advisor"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from guidance_agent.advisor.events import Completed, Event, TextDelta, event_to_json
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.journal import Journal, JournalWrite
-from guidance_agent.errors import JournalError
+from guidance_agent.errors import GuidanceAgentError, JournalError
 
 __all__ = ["READ_AHEAD", "Outbox"]
 
@@ -64,7 +64,7 @@ class Outbox:
         self._ready: deque[Event] = deque()
         self._unread = 0
         self._ended = False
-        self._end_error: JournalError | None = None
+        self._end_error: GuidanceAgentError | None = None
         self._discarding = False
         self._committed = (0, -1)
         self._changed: set[asyncio.Future[None]] = set()
@@ -133,7 +133,7 @@ class Outbox:
     def is_drained(self) -> bool:
         return not (self._waiting or self._flying or self._ready)
 
-    def end(self, error: JournalError | None = None) -> None:
+    def end(self, error: GuidanceAgentError | None = None) -> None:
         """Say that nothing follows: after what is ready the caller's iteration ends, or raises `error`."""
         if not self._ended:
             self._ended, self._end_error = True, error

@@ -51,6 +51,8 @@ class TurnOptions:
     model: str
     reasoning_model: str
     use_cache: bool
+    busy: frozenset[str] = frozenset()
+    """Consultations that are being answered now; one that is found by its history is not taken."""
 
 
 async def plan_turn(
@@ -74,7 +76,7 @@ async def plan_turn(
         history = await recorded_history(services.records, customer, options.consultation_id)
     conversation = read_conversation(customer, history)
     consultation = await find_consultation(
-        services.records, clock, customer, conversation.history, options.consultation_id
+        services.records, clock, customer, conversation.history, options.consultation_id, busy=options.busy
     )
     today = clock.today()
     found = await services.retriever.retrieve(
@@ -109,6 +111,7 @@ async def plan_turn(
     _check_context_window(services, without_notes)
     reasoning = None
     if options.use_reasoning:
+        services.gateway.traits(options.reasoning_model)
         messages = build_reasoning_prompt(advisor, consultation.profile, conversation, context, services.rules)
         reasoning = request("reasoning", options.reasoning_model, messages, REASONING_TOKENS)
     found_ids = FoundIds(

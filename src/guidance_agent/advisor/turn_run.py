@@ -42,9 +42,11 @@ from guidance_agent.core.types import TurnState
 from guidance_agent.errors import (
     GuidanceAgentError,
     IdleConsumerError,
+    JournalError,
     LeaseLostError,
     ModelError,
     ModelTimeoutError,
+    TurnInProgressError,
 )
 from guidance_agent.llm.messages import ModelCall, ModelRequest
 
@@ -359,6 +361,11 @@ class TurnRun:
         if not self._announced or isinstance(outbox.error, LeaseLostError):
             outbox.end(outbox.error)
             return
+        if outbox.error is not None and outbox.last_sequence < 0:
+            # Not even its beginning is on record: there is nothing to end there.
+            self.exception = self._why_not_begun(outbox.error)
+            outbox.end(self.exception)
+            return
         timing = self._timing()
         last_sequence = outbox.last_sequence
         if self.state != "closed_early":
@@ -376,6 +383,14 @@ class TurnRun:
         _logger.error("the end of a turn is not recorded; the sweep will close it: turn=%s", self.plan.turn_id)
         self.exception = self.exception or outbox.error
         outbox.end(outbox.error)
+
+    def _why_not_begun(self, error: JournalError) -> GuidanceAgentError:
+        if not error.contradicts_record:
+            return error
+        return TurnInProgressError(
+            f"Consultation {self.plan.consultation_id!r} was asked another question at the same time. Ask this one "
+            "when that turn has ended."
+        )
 
     def _end_state(self) -> TurnState:
         if self.exception is not None or (self.outbox.error is not None and not self._caller_left):

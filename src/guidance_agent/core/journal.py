@@ -173,20 +173,22 @@ class Journal:
     ) -> None:
         try:
             lost = await self._database.submit(functools.partial(self._write, batch=batch, rows=rows))
-        except sa.exc.IntegrityError as error:
-            if len(batch) + bool(rows) == 1:
-                self._fail_batch(batch, rows, error)
-                return
-            # One turn's contradiction (a consultation asked twice at once) must not end the others.
-            for entry in batch:
-                await self._commit([entry], [])
-            if rows:
-                await self._commit([], rows)
-            return
-        except (Exception, asyncio.CancelledError) as error:
+        except asyncio.CancelledError as error:
             self._fail_batch(batch, rows, error)
-            if isinstance(error, asyncio.CancelledError):
-                raise
+            raise
+        except Exception as error:
+            if not _is_about_data(error):
+                self._fail_batch(batch, rows, error)
+                # Rows of no turn wait for the next commit that works: a full disk must not cost the ledger entries.
+                self._waiting_rows = list(rows)[-_WAITING_ROWS_LIMIT:]
+            elif len(batch) + len(rows) == 1:
+                self._fail_batch(batch, rows, error)
+            else:
+                # What one turn or row may not say (a consultation asked twice at once) must not end the others.
+                for entry in batch:
+                    await self._commit([entry], [])
+                for row in rows:
+                    await self._commit([], [row])
             return
         self.commits += 1
         for source, write in batch:
@@ -213,12 +215,11 @@ class Journal:
                 self._live.pop(source.turn_id, None)
             failure = JournalError(
                 f"Turn {source.turn_id!r} could not be recorded, so its text is not shown: {reason} "
-                "Check the database's disk and permissions, then ask again."
+                "Check the database's disk and permissions, then ask again.",
+                contradicts_record=isinstance(error, sa.exc.IntegrityError),
             )
             failure.__cause__ = error
             source.failed(failure)
-        # Rows of no turn wait for the next commit that works: a full disk must not cost the usage ledger its entries.
-        self._waiting_rows = list(rows)[-_WAITING_ROWS_LIMIT:]
 
     def _write(
         self,
@@ -260,6 +261,13 @@ class Journal:
             await self._database.transaction(functools.partial(self._renew, touched=set()))
         except DatabaseUnavailableError as error:
             _logger.warning("leases could not be renewed: %s", first_line(error))
+
+
+def _is_about_data(error: Exception) -> bool:
+    """Whether an error is about what was to be written, and not about the place where it is written."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return isinstance(error, sa.exc.IntegrityError | sa.exc.DataError)
+    return isinstance(error, sa.exc.StatementError | ValueError | TypeError | OverflowError)
 
 
 # Statements are built once: building one costs more than running it.

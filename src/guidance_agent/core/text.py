@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["TextCleaner"]
+__all__ = ["TextCleaner", "is_storable"]
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _REPLACEMENT = "\ufffd"
+
+
+def is_storable(text: str) -> bool:
+    """Whether UTF-8 and every database's text columns can hold the text as it is."""
+    return _UNSTORABLE.search(text) is None
 
 
 class TextCleaner:

@@ -27,7 +27,7 @@ from guidance_agent.llm.providers.base import CachePlan, ModelTraits
 from guidance_agent.llm.reasoning_filter import ReasoningFilter
 from guidance_agent.llm.tokens import estimate_tokens
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, Transport
-from guidance_agent.llm.transports.registry import make_transport, transport_name
+from guidance_agent.llm.transports.registry import check_transport, make_transport, transport_name
 from guidance_agent.settings import RetrySettings, Settings
 
 __all__ = ["Embeddings", "ModelGateway", "ModelStream", "UsageSink"]
@@ -169,12 +169,14 @@ class ModelGateway:
         return self._prepared(request, self._resolve(request.model))
 
     def traits(self, model: str) -> ModelTraits:
-        """Return what `model` can do.
+        """Return what `model` can do, once it is known that it can be called.
 
         Raises:
             ConfigurationError: the model cannot be called as things are set up.
         """
-        return self._resolve(model).profile.traits(qualified_name(model).partition("/")[2])
+        endpoint, profile = self._resolve(model)
+        check_transport(model, endpoint, self.settings)
+        return profile.traits(qualified_name(model).partition("/")[2])
 
     def _resolve(self, model: str) -> Resolved:
         return self._resolved.get(model) or resolve(model, self.settings, self._environ)

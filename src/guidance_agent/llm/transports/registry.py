@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import Any
 
 from guidance_agent.errors import UnknownModelError
+from guidance_agent.llm.providers.base import Endpoint
 from guidance_agent.llm.transports.base import PreparedCall, Transport
 from guidance_agent.settings import Settings
 
-__all__ = ["make_transport", "transport_name"]
+__all__ = ["check_transport", "make_transport", "transport_name"]
 
 _HOMES = {
     "anthropic": ("guidance_agent.llm.transports.anthropic", "AnthropicTransport"),
@@ -25,16 +26,19 @@ def transport_name(call: PreparedCall, settings: Settings) -> str:
     Raises:
         UnknownModelError: only native transports are allowed, and none speaks the provider's format.
     """
-    if settings.transport == "litellm":
+    check_transport(call.request.model, call.endpoint, settings)
+    if settings.transport == "litellm" or call.endpoint.wire is None:
         return "litellm"
-    if call.endpoint.wire is not None:
-        return call.endpoint.wire
-    if settings.transport == "native":
+    return call.endpoint.wire
+
+
+def check_transport(model: str, endpoint: Endpoint, settings: Settings) -> None:
+    """Raise `UnknownModelError` when only native transports are allowed, and none speaks the provider's format."""
+    if settings.transport == "native" and endpoint.wire is None:
         raise UnknownModelError(
-            f"The model {call.request.model!r} has no native transport. Use GUIDANCE_TRANSPORT=auto, or set the wire "
-            f"format of provider {call.endpoint.provider!r}."
+            f"The model {model!r} has no native transport. Use GUIDANCE_TRANSPORT=auto, or set the wire format of "
+            f"provider {endpoint.provider!r}."
         )
-    return "litellm"
 
 
 async def make_transport(name: str, settings: Settings) -> Transport:
