@@ -251,7 +251,7 @@ async def test_a_caller_who_asks_just_before_the_idle_limit_is_never_cut_off(
 async def test_idle_callers_of_every_kind_are_closed_and_their_prefix_is_recorded(
     limited: Runtime, simulator: ProviderSimulator, wire: str
 ) -> None:
-    author_says(simulator, wire, Script(bytes=400_000, first_ms=0, interval_ms=0))
+    author_says(simulator, wire, Script(bytes=6_000_000, first_ms=0, interval_ms=0))
 
     async def idle(advisor: AdvisorAgent, after: int) -> None:
         text, seen = "", 0
