@@ -132,7 +132,7 @@ class Runtime:
         self.simulated = not chosen.configured
         if self.simulated:
             await self._start_simulator(stack)
-        sinks = [UsageLedger(self.journal)]
+        sinks = [UsageLedger(self.journal, simulated=self.simulated)]
         gateway = ModelGateway(self.settings, environ=self._environ, clock=self.clock, sinks=sinks)
         self.gateway = await stack.enter_async_context(gateway)
 

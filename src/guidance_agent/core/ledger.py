@@ -50,10 +50,15 @@ def ledger_row(call: ModelCall) -> Row:
 
 
 class UsageLedger:
-    """The gateway's usage sink that writes to the records."""
+    """The gateway's usage sink that writes to the records.
 
-    def __init__(self, journal: Journal) -> None:
+    `simulated` marks every row: a call that ended before an answer came cannot know who would have answered.
+    """
+
+    def __init__(self, journal: Journal, *, simulated: bool = False) -> None:
         self._journal = journal
+        self._simulated = simulated
 
     def record(self, call: ModelCall) -> None:
-        self._journal.add_rows(model_calls, [ledger_row(call)])
+        row = {**ledger_row(call), "simulated": call.simulated or self._simulated}
+        self._journal.add_rows(model_calls, [row])
