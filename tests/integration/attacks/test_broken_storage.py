@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from guidance_agent import AdvisorAgent, Completed, Event, Runtime, Settings
+from guidance_agent import AdvisorAgent, Completed, Event, Failed, Runtime, Settings
 from guidance_agent.core.schema import turns
 from guidance_agent.errors import (
     ConfigurationError,
@@ -99,7 +99,6 @@ async def test_a_disk_that_fills_in_mid_stream_ends_its_turns_and_later_ones_go_
 
 
 @pytest.mark.usefixtures("pieces")
-@pytest.mark.xfail(strict=True, reason="a turn that the journal failed has no end in the journal, although it could")
 async def test_a_turn_that_one_failed_commit_ended_has_its_end_in_the_journal(
     wired: AdvisorAgent, wired_runtime: Runtime
 ) -> None:
@@ -108,10 +107,13 @@ async def test_a_turn_that_one_failed_commit_ended_has_its_end_in_the_journal(
     failing = _FailOnce()
     with every_connection(wired_runtime, failing):
         await reader.done()
-    assert isinstance(reader.error, JournalError)
-    await check_ended(wired_runtime, reader.turn_id, reader.text)
-    last = (await wired_runtime.records.events(reader.turn_id))[-1]
-    assert last.type == "failed"
+    assert failing.failed
+    row = await check_ended(wired_runtime, reader.turn_id, reader.text)
+    assert row["state"] == "failed"
+    last = reader.events[-1]
+    assert isinstance(last, Failed)
+    assert last.error == "JournalError"
+    assert (await replayed(wired_runtime, reader.turn_id))[-1] == last
 
 
 class _FailOnce:

@@ -193,7 +193,6 @@ async def test_an_answer_that_is_compressed_garbage_or_no_http_is_a_typed_error(
         await check_journal_works(runtime, len(answers))
 
 
-@pytest.mark.xfail(strict=True, reason="a row that cannot be stored fails every batch from then on")
 async def test_a_row_that_cannot_be_stored_does_not_end_the_turns_of_others(
     wired: AdvisorAgent, wired_runtime: Runtime, simulator: ProviderSimulator, wire: str
 ) -> None:

@@ -83,8 +83,8 @@ async def test_a_customer_that_is_none_is_refused_and_leaves_no_trace(
         [{"role": "advisor", "content": "I begin."}],
         [{"role": "customer", "content": "a"}, {"role": "customer", "content": "b"}],
         range(3),
-        pytest.param(5, marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="a bare TypeError")),
-        pytest.param(len, marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="a bare TypeError")),
+        5,
+        len,
     ],
     ids=lambda history: repr(history)[:50],
 )
@@ -101,9 +101,6 @@ async def test_a_history_may_be_any_iterable_of_mappings(wired: AdvisorAgent) ->
         assert await wired.provide_guidance(asks("c"), history, False)  # type: ignore[arg-type]
 
 
-BARE = pytest.mark.xfail(strict=True, raises=(TypeError, AttributeError), reason="an id that is no text: a bare error")
-
-
 @pytest.mark.parametrize(
     "consultation_id",
     [
@@ -113,11 +110,11 @@ BARE = pytest.mark.xfail(strict=True, raises=(TypeError, AttributeError), reason
         "a\x00b",
         "half \ud800",
         "\u202e",
-        pytest.param(5, marks=BARE),
-        pytest.param(b"abc", marks=BARE),
-        pytest.param(True, marks=BARE),
-        pytest.param(("a",), marks=BARE),
-        pytest.param(len, marks=BARE),
+        5,
+        b"abc",
+        True,
+        ("a",),
+        len,
     ],
     ids=lambda value: repr(value)[:20],
 )
@@ -184,12 +181,12 @@ async def test_a_question_arrives_as_it_was_asked_in_one_block_of_its_own(
 async def test_huge_input_is_answered_or_refused_and_others_go_on(
     wired: AdvisorAgent, simulator: ProviderSimulator
 ) -> None:
-    entries = [{"role": ("user", "assistant")[number % 2], "content": "Hello."} for number in range(20_001)]
+    entries = [{"role": ("user", "assistant")[number % 2], "content": "Hello."} for number in range(5_001)]
     huge: list[tuple[Any, ...]] = [
-        (asks("words", OFTEN * 120_000), None, False),
-        (asks("marks", "<" * 1_000_000), None, False),
-        (asks("letters", "a" * 1_000_000), None, False),
-        (asks("money", "\N{BANKNOTE WITH POUND SIGN}" * 300_000), None, False),
+        (asks("words", OFTEN * 30_000), None, False),
+        (asks("marks", "<" * 250_000), None, False),
+        (asks("letters", "a" * 250_000), None, False),
+        (asks("money", "\N{BANKNOTE WITH POUND SIGN}" * 75_000), None, False),
         (asks("entries"), entries, False),
     ]
 
@@ -227,7 +224,6 @@ async def test_the_same_new_id_asked_by_many_at_once_is_answered_once_and_hurts_
         assert row["state"] == "completed"
 
 
-@pytest.mark.xfail(strict=True, reason="a JournalError that speaks of disks, where the consultation is in use")
 async def test_the_loser_of_a_race_for_an_id_learns_that_the_consultation_is_in_use(
     wired: AdvisorAgent, wired_runtime: Runtime
 ) -> None:
@@ -243,7 +239,6 @@ async def test_the_loser_of_a_race_for_an_id_learns_that_the_consultation_is_in_
     assert [type(error) for error in errors] == [TurnInProgressError]
 
 
-@pytest.mark.xfail(strict=True, reason="two tabs that continue the same empty consultation at once exclude each other")
 async def test_a_customer_with_two_tabs_gets_two_answers(
     wired: AdvisorAgent, simulator: ProviderSimulator, wire: str
 ) -> None:
@@ -257,7 +252,6 @@ async def test_a_customer_with_two_tabs_gets_two_answers(
     assert all(answers)
 
 
-@pytest.mark.xfail(strict=True, reason="any value is taken for an outcome, and some come out as errors of the disk")
 @pytest.mark.parametrize("outcome", ["excellent", "", 5, None])
 async def test_an_outcome_that_is_none_is_refused(wired: AdvisorAgent, wired_runtime: Runtime, outcome: Any) -> None:
     await wired.provide_guidance(asks("c"), use_reasoning=False, consultation_id="known")
@@ -265,7 +259,6 @@ async def test_an_outcome_that_is_none_is_refused(wired: AdvisorAgent, wired_run
         await wired.record_outcome("known", outcome, reason="because")
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="a lone surrogate in a reason comes out bare")
 async def test_a_reason_that_cannot_be_stored_is_refused(wired: AdvisorAgent) -> None:
     await wired.provide_guidance(asks("c"), use_reasoning=False, consultation_id="known")
     with pytest.raises(InputError):

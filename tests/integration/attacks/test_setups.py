@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from guidance_agent.errors import (
     ProviderUnreachableError,
     UnknownModelError,
 )
-from guidance_agent.provider_simulator import ProviderSimulator, Script
+from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 from tests.integration.advisor.wiring import AUTHOR, author_fails, author_requests, author_says, bare, wired_settings
 from tests.integration.attacks.evidence import asks, check_ended, public, replayed, rows, shown
 
@@ -101,7 +102,6 @@ async def test_a_model_that_cannot_be_called_is_refused_before_anything_is_recor
             await advisor.provide_guidance(asks("c"))
 
 
-@pytest.mark.xfail(strict=True, reason="only the stream notices that no native transport speaks to the provider")
 async def test_a_model_without_a_native_transport_is_refused_before_anything_is_recorded(
     simulator: ProviderSimulator, wire: str, tmp_path: Path
 ) -> None:
@@ -112,7 +112,6 @@ async def test_a_model_without_a_native_transport_is_refused_before_anything_is_
         assert await rows(runtime, turns) == []
 
 
-@pytest.mark.xfail(strict=True, reason="private notes that cannot be asked for end a turn whose answer could be given")
 @pytest.mark.parametrize("reasoning_model", ["groq/fast", "cohere/command-r", "nobody/x"])
 async def test_a_model_for_notes_that_cannot_be_called_costs_no_answer_or_is_refused_in_time(
     simulator: ProviderSimulator, wire: str, tmp_path: Path, reasoning_model: str
@@ -172,3 +171,22 @@ async def test_the_whole_path_through_litellm_shows_and_records_what_the_native_
             texts[transport] = (done.text, done.finish_reason, done.usage.output_tokens, done.usage.estimated)
     assert texts["litellm"] == texts["native"]
     assert author_requests(simulator, wire)[-1].model == bare(AUTHOR[wire])
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "status", "status": 500}, {"kind": "garbage"}, {"kind": "slow_headers"}], ids=lambda f: f["kind"]
+)
+async def test_an_embedding_model_that_fails_or_is_silent_costs_no_answer(
+    simulator: ProviderSimulator, tmp_path: Path, fault: dict[str, object]
+) -> None:
+    settings = wired_settings(simulator, "openai", tmp_path / "data", embedding_model="openai/text-embedding-3-small")
+    simulator.faults.add(Fault.model_validate({"times": None, "operation": "embed", **fault}))
+    async with (
+        asyncio.timeout(10),
+        Runtime(settings, environ={}) as runtime,
+        AdvisorAgent(runtime=runtime) as advisor,
+    ):
+        answers = await asyncio.gather(
+            *(advisor.provide_guidance(asks(f"c-{number}"), use_reasoning=False) for number in range(8))
+        )
+    assert all(answers)
