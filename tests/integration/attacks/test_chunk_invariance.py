@@ -66,7 +66,7 @@ async def test_the_cuts_of_the_bytes_change_nothing(wire: str, tmp_path: Path, l
     scripts = [Script(text=text) for text in TEXTS.values()]
     plain = SimulatorSettings.instant(seed=1).but(line_ending=line_ending, extra_ping_rate=0.3)
     expected = await outcomes(plain, wire, tmp_path / "event", scripts)
-    for seed, mode in ((1, "byte"), (2, "random"), (3, "random"), (4, "random")):
+    for seed, mode in ((1, "byte"), (2, "random"), (3, "random")):
         cut = plain.but(chunk_mode=mode, seed=seed)
         assert await outcomes(cut, wire, tmp_path / f"{mode}{seed}", scripts) == expected
 
@@ -84,7 +84,7 @@ async def test_the_cuts_of_the_provider_change_no_text(wire: str, tmp_path: Path
     whole = [Script(pieces=(text,)) for text in TEXTS.values()]
     plain = SimulatorSettings.instant(seed=1)
     expected = [found[:2] for found in await outcomes(plain, wire, tmp_path / "whole", whole)]
-    for seed in range(6):
+    for seed in range(4):
         rng = random.Random(f"{wire}{seed}")
         scripts = [Script(pieces=pieces_of(text, rng)) for text in TEXTS.values()]
         cut = plain.but(chunk_mode="random" if seed % 2 else "event", seed=seed)

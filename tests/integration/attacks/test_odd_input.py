@@ -24,6 +24,12 @@ from tests.integration.attacks.evidence import asks, check_ended, rows, shown
 OFTEN = "pension "
 
 
+@pytest.fixture
+def wire() -> str:
+    """Input is judged before it comes to a wire format: one is enough."""
+    return "anthropic"
+
+
 async def refused(advisor: AdvisorAgent, error: type[Exception], *args: Any, **kwargs: Any) -> None:
     with pytest.raises(error) as caught:
         await advisor.provide_guidance(*args, **kwargs)
