@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any
@@ -14,6 +15,7 @@ from blockbuster import BlockBuster
 
 from guidance_agent.llm.messages import Delta, Message, ModelRequest
 from guidance_agent.llm.providers.base import CachePlan, Endpoint, ModelTraits
+from guidance_agent.llm.transports import litellm_import
 from guidance_agent.llm.transports.base import PreparedCall, TransportStream
 from guidance_agent.llm.transports.litellm import LiteLLMTransport
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, SimulatorSettings
@@ -189,6 +191,61 @@ async def test_cancelling_before_the_answer_begins_closes_the_socket(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await closed_by_client(simulator, began) < PROMISED_SECONDS
+
+
+async def _check_whole_answer(provider: str, simulator: ProviderSimulator, transport: LiteLLMTransport) -> None:
+    await Answer(await transport.open(prepared(simulator, provider, "script-5x1"))).read_on()
+    record = simulator.requests[-1]
+    await until(lambda: record.finished, "the end of the response")
+    assert record.text_chunks == 5
+
+
+@BOTH
+async def test_a_call_cancelled_while_litellm_is_imported_leaves_the_next_one_whole(
+    provider: str, simulator: ProviderSimulator, transport: LiteLLMTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litellm_import, "_loaded", None)
+    with litellm_import._lock:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await transport.open(prepared(simulator, provider))
+        assert len(simulator.requests) == 0
+    await _check_whole_answer(provider, simulator, transport)
+
+
+@BOTH
+async def test_a_call_cancelled_before_its_headers_leaves_the_next_one_whole(
+    provider: str, simulator: ProviderSimulator, transport: LiteLLMTransport
+) -> None:
+    await _check_whole_answer(provider, simulator, transport)
+    simulator.faults.add(Fault(kind="slow_headers"))
+    task = asyncio.create_task(transport.open(prepared(simulator, provider)))
+    await until(lambda: len(simulator.requests) == 2, "the request")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await _check_whole_answer(provider, simulator, transport)
+
+
+@BOTH
+async def test_a_call_cancelled_in_mid_stream_leaves_the_next_one_whole(
+    provider: str, simulator: ProviderSimulator, transport: LiteLLMTransport
+) -> None:
+    stream = await transport.open(prepared(simulator, provider))
+    assert await stream.read()
+    await _deadline(Answer(stream))
+    await _check_whole_answer(provider, simulator, transport)
+
+
+@BOTH
+async def test_an_answer_is_whole_where_warnings_are_errors_and_the_filters_of_the_import_are_lost(
+    provider: str, simulator: ProviderSimulator, transport: LiteLLMTransport
+) -> None:
+    await litellm_import.load()
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.simplefilter("error")
+        await _check_whole_answer(provider, simulator, transport)
 
 
 @BOTH

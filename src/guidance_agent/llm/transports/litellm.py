@@ -33,7 +33,7 @@ from guidance_agent.llm.transports.failures import Origin, malformed
 from guidance_agent.llm.transports.http import raise_timeout
 from guidance_agent.llm.transports.litellm_answer import completion_of, usage_of
 from guidance_agent.llm.transports.litellm_errors import error_of_call
-from guidance_agent.llm.transports.litellm_import import LiteLLMModules, load
+from guidance_agent.llm.transports.litellm_import import LiteLLMModules, keep_quiet, load
 from guidance_agent.llm.transports.litellm_request import Route, chat_arguments, common_arguments, route_of
 from guidance_agent.llm.transports.litellm_stream import LiteLLMStream
 from guidance_agent.settings import Settings
@@ -129,6 +129,8 @@ class LiteLLMTransport:
             if self._clients is None:
                 self._clients = await asyncio.to_thread(modules.tap.Clients)
                 self._providers = frozenset(str(provider.value) for provider in modules.litellm.LlmProviders)
+        # On the event loop, since filters that a thread sets are lost when code on the loop leaves `catch_warnings`.
+        keep_quiet()
         return modules, route_of(call, self._providers)
 
     async def _ask(

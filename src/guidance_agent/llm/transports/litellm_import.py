@@ -12,11 +12,12 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from typing import Any, NamedTuple
 
 from guidance_agent.errors import MissingExtraError
 
-__all__ = ["LiteLLMModules", "load"]
+__all__ = ["LiteLLMModules", "keep_quiet", "load"]
 
 _ENVIRONMENT = {
     "LITELLM_MODE": "PRODUCTION",
@@ -25,6 +26,12 @@ _ENVIRONMENT = {
     "LITELLM_LOG": "ERROR",
 }
 _TALKATIVE_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai", "httpx", "httpcore")
+# LiteLLM ignores these about its own models, once, when it is imported.
+_OWN_WARNINGS = (
+    ".*conflict with protected namespace.*",
+    ".*Accessing the.*attribute on the instance is deprecated.*",
+    ".*`ReadOnly` qualifier.*",
+)
 
 
 class LiteLLMModules(NamedTuple):
@@ -46,6 +53,20 @@ async def load() -> LiteLLMModules:
         MissingExtraError: when LiteLLM cannot be imported.
     """
     return _loaded if _loaded is not None else await asyncio.to_thread(_load)
+
+
+def keep_quiet() -> None:
+    """Ignore the warnings that LiteLLM ignores itself, again where its filters were lost since its import.
+
+    Whoever leaves `warnings.catch_warnings` puts older filters back, even those of before an import that another thread
+    finished meanwhile. Where warnings are errors, LiteLLM would then break off answers in OpenAI's format.
+    """
+    ignored = {
+        pattern.pattern for action, pattern, *_ in warnings.filters if action == "ignore" and pattern is not None
+    }
+    for message in _OWN_WARNINGS:
+        if message not in ignored:
+            warnings.filterwarnings("ignore", message=message)
 
 
 def _load() -> LiteLLMModules:
