@@ -8,12 +8,24 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from guidance_agent.core.types import ConversationRole, CustomerProfile, HistoryEntry
-from guidance_agent.errors import HistoryError, NoQuestionError
+from guidance_agent.errors import HistoryError, NoQuestionError, PromptTooLongError
 
-__all__ = ["Conversation", "EmotionalTone", "Entry", "Phase", "emotional_tone", "phase", "read_conversation"]
+__all__ = [
+    "QUESTION_LIMIT",
+    "Conversation",
+    "EmotionalTone",
+    "Entry",
+    "Phase",
+    "emotional_tone",
+    "phase",
+    "read_conversation",
+]
 
 Phase = Literal["opening", "exploring", "explaining", "checking_understanding", "closing"]
 EmotionalTone = Literal["neutral", "anxious", "distressed", "urgent", "confused", "frustrated"]
+
+QUESTION_LIMIT = 100_000
+"""Characters of one question: some forty pages. Longer ones would hold up the streams of other customers."""
 
 _ROLES: dict[str, ConversationRole] = {
     "customer": "customer",
@@ -83,6 +95,7 @@ def read_conversation(customer: CustomerProfile, history: Sequence[HistoryEntry]
             with control characters, or roles that do not alternate beginning with the customer. What the advisor
             said is taken as it was delivered, even if that was a line break or holds control characters.
         NoQuestionError: when there is no question, or the presenting question is already answered in the history.
+        PromptTooLongError: when the question has more than `QUESTION_LIMIT` characters.
     """
     if history is not None and not isinstance(history, Iterable):
         raise HistoryError(f"A history is a list of entries, not {type(history).__name__}. Pass a list, or None.")
@@ -95,7 +108,7 @@ def read_conversation(customer: CustomerProfile, history: Sequence[HistoryEntry]
                 "alternate; leave greetings and unanswered questions out."
             )
     if entries and entries[-1].role == "customer":
-        return Conversation(tuple(entries[:-1]), entries[-1].content)
+        return Conversation(tuple(entries[:-1]), _not_too_long(entries[-1].content))
     question = customer.presenting_question or ""
     if not question.strip():
         raise NoQuestionError(
@@ -107,7 +120,16 @@ def read_conversation(customer: CustomerProfile, history: Sequence[HistoryEntry]
             "The customer's presenting_question is already answered in the history. Add the new question to the end of "
             "the history."
         )
-    return Conversation(tuple(entries), question)
+    return Conversation(tuple(entries), _not_too_long(question))
+
+
+def _not_too_long(question: str) -> str:
+    if len(question) > QUESTION_LIMIT:
+        raise PromptTooLongError(
+            f"The question has {len(question)} characters; at most {QUESTION_LIMIT} are taken. Shorten it, or send the "
+            "part that the question is about."
+        )
+    return question
 
 
 def _entry(index: int, item: object) -> Entry:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import importlib.util
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from guidance_agent.errors import ConfigurationError, DatabaseUnavailableError, SchemaVersionError
+from guidance_agent.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    MissingExtraError,
+    SchemaVersionError,
+)
 
 if TYPE_CHECKING:
     from guidance_agent.settings import Settings
@@ -56,6 +62,8 @@ def database_url(settings: Settings) -> sa.URL:
         raise ConfigurationError(
             "A database in memory would be gone with the process, and with it the record. Use sqlite:///FILE."
         )
+    if url.get_backend_name() == "postgresql" and importlib.util.find_spec("psycopg") is None:
+        raise MissingExtraError("PostgreSQL needs psycopg. Install it with: pip install 'guidance-agent[postgres]'")
     return url
 
 
@@ -66,7 +74,7 @@ def _url(settings: Settings) -> sa.URL:
         url = sa.make_url(settings.database_url)
     except sa.exc.ArgumentError as error:
         raise ConfigurationError(
-            f"database_url {settings.database_url!r} is not a database URL. Use sqlite:///FILE or postgresql://…"
+            "database_url is not a database URL. Use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
         ) from error
     drivers = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
     backend = url.get_backend_name()

@@ -258,7 +258,6 @@ async def test_a_url_that_is_none_is_a_configuration_error_and_tells_no_password
     assert "secret" not in str(error)
 
 
-@pytest.mark.xfail(strict=True, raises=ModuleNotFoundError, reason="a missing driver comes out as it is")
 async def test_a_missing_driver_names_the_extra(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     error = await broken(settings.model_copy(update={"database_url": "postgresql://u:secret@127.0.0.1:1/x"}))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from guidance_agent.advisor.conversation import (
+    QUESTION_LIMIT,
     Conversation,
     Entry,
     Phase,
@@ -18,7 +19,7 @@ from guidance_agent.advisor.conversation import (
     read_conversation,
 )
 from guidance_agent.core.types import CustomerProfile, HistoryEntry
-from guidance_agent.errors import HistoryError, NoQuestionError
+from guidance_agent.errors import HistoryError, NoQuestionError, PromptTooLongError
 
 
 def asking(question: str | None = None) -> CustomerProfile:
@@ -274,3 +275,16 @@ def test_a_very_long_text_has_a_tone_and_a_phase() -> None:
     text = "what does " * 50_000 + "so i " * 50_000
     assert emotional_tone(text) == "neutral"
     assert at(0, text) == "opening"
+
+
+@pytest.mark.parametrize("in_history", [True, False])
+def test_a_question_longer_than_forty_pages_is_refused(in_history: bool) -> None:
+    longest, too_long = "x" * QUESTION_LIMIT, "x" * (QUESTION_LIMIT + 1)
+    for question in (longest, too_long):
+        customer = CustomerProfile(customer_id="c", presenting_question=None if in_history else question)
+        history = [{"role": "customer", "content": question}] if in_history else []
+        if question is longest:
+            assert read_conversation(customer, history).question == longest
+            continue
+        with pytest.raises(PromptTooLongError, match=str(QUESTION_LIMIT)):
+            read_conversation(customer, history)
