@@ -17,7 +17,8 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from benchmarks.model_door import KEY, WIRES, Bench, Row, drain, row
+from benchmarks.model_door import KEY, WIRES, Bench, drain, row
+from benchmarks.rows import Row
 from guidance_agent import AdvisorAgent, CustomerProfile, Runtime, Settings
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.provider_simulator import ProviderSimulatorProcess

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 from benchmarks.advisor_path import AUTHORS, FAST
-from benchmarks.model_door import KEY, WIRES, Row
+from benchmarks.model_door import KEY, WIRES
+from benchmarks.rows import Row
 from guidance_agent import AdvisorAgent, Runtime, Settings
 from guidance_agent.provider_simulator import ProviderSimulatorProcess
 from guidance_agent.testing import load_persona, personas

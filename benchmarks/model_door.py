@@ -13,33 +13,22 @@ import json
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypedDict
 
 import aiohttp
 import psutil
 
+from benchmarks.rows import Row
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.messages import Message, ModelRequest
 from guidance_agent.provider_simulator import ProviderSimulatorProcess
 from guidance_agent.settings import Settings
 
-__all__ = ["Row", "print_table", "run"]
+__all__ = ["KEY", "WIRES", "Bench", "drain", "print_table", "row", "run"]
 
 WIRES = ("anthropic", "openai")
 KEY = "sk-benchmark-123456"
 HEADERS = {"x-api-key": KEY, "anthropic-version": "2023-06-01", "authorization": f"Bearer {KEY}"}
 PATHS = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
-
-
-class Row(TypedDict):
-    """One measured figure; `floor` is raw aiohttp in the same run, `target` the figure that must not be exceeded."""
-
-    name: str
-    unit: str
-    value: float
-    floor: float | None
-    ratio: float | None
-    target: str
 
 
 class Bench:

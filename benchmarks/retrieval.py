@@ -17,11 +17,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
-from typing import TypedDict
 
 import numpy as np
 import sqlalchemy as sa
 
+from benchmarks.rows import Row
 from guidance_agent.core.clock import SystemClock
 from guidance_agent.core.database import Database, database_url
 from guidance_agent.core.memory import MemoryStream
@@ -40,17 +40,6 @@ QUESTION = (
     "app, so I can see it on my phone. I'm worried about getting it wrong. What's the difference?"
 )
 DAY = date(2026, 11, 21)
-
-
-class Row(TypedDict):
-    """One measured figure in `unit`; `floor` is the bare operation in the same run."""
-
-    name: str
-    unit: str
-    value: float
-    floor: float | None
-    ratio: float | None
-    target: str
 
 
 async def milliseconds(work: Callable[[], Awaitable[object]], times: int) -> float:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.model_door import Row
+from benchmarks.rows import Row
 
 __all__ = ["run"]
 
