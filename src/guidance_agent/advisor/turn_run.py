@@ -44,6 +44,7 @@ from guidance_agent.errors import (
     IdleConsumerError,
     JournalError,
     LeaseLostError,
+    MalformedResponseError,
     ModelError,
     ModelTimeoutError,
     TurnInProgressError,
@@ -313,6 +314,12 @@ class TurnRun:
             self._keep_call(stream)
             if held := cleaner.finish():
                 self._release(gate.feed(held))
+        if self._first_token is None and stream.finish_reason in ("stop", "length"):
+            raise MalformedResponseError(
+                f"{stream.model} ended its answer without any text for the customer. Ask again, raise "
+                "max_answer_tokens if the model reasons at length, or use another model.",
+                model=stream.model,
+            )
         self._answer_ended = True
 
     def _keep_call(self, stream: ModelStream) -> None:

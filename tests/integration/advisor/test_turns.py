@@ -322,6 +322,17 @@ async def test_unstorable_text_is_replaced_and_split_characters_are_joined(
     assert await wired.provide_guidance(janet) == "a\ufffdb £ 😀 end"
 
 
+@pytest.mark.parametrize("text", ["<think>Only private thoughts, never closed.", "<think>Thoughts.</think>"])
+async def test_an_answer_of_private_reasoning_alone_is_a_failure_and_not_silence(
+    wired: AdvisorAgent, simulator: ProviderSimulator, wire: str, janet: CustomerProfile, text: str
+) -> None:
+    author_says(simulator, wire, Script(text=text))
+    events = await events_of(wired, janet)
+    assert isinstance(events[-1], Failed)
+    assert events[-1].error == "MalformedResponseError"
+    assert not any(isinstance(event, TextDelta) for event in events)
+
+
 async def test_turns_of_many_customers_run_at_once(wired: AdvisorAgent, janet: CustomerProfile) -> None:
     customers = [janet.model_copy(update={"customer_id": f"c{number}"}) for number in range(20)]
     texts = await asyncio.gather(*(wired.provide_guidance(customer) for customer in customers))

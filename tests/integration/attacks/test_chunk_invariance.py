@@ -21,7 +21,7 @@ TEXTS = {
     "cjk": "養老金可以分幾次領取。税金は所得によって変わります。연금은 나누어 받을 수 있습니다.",
     "right_to_left": "\u202bالمعاش التقاعدي\u202c and \u05e4\u05e0\u05e1\u05d9\u05d4 mixed",
     "reasoning_tags": "<think>weigh it \N{THINKING FACE}</think>Shown. a < b, <b>bold</b>, <thinker>, <thinking>.",
-    "cut_reasoning": "<thinking>never closed, so never shown",
+    "cut_reasoning": "Shown first.\n<thinking>never closed, so never shown",
     "line_ends": "One\r\ntwo\rthree\n\n\u2028four\u0085\u000bfive\tsix data: [DONE]\n\nevent: message_stop\n\n",
     "unstorable": "before\x00after \x07 \ufeff \ufffe end",
 }
@@ -102,5 +102,5 @@ async def test_reasoning_in_the_text_is_not_shown_and_no_other_text_is_lost(wire
     texts = dict(zip(names, (one.text for one in found), strict=True))
     assert texts.pop("reasoning_tags") == TEXTS["reasoning_tags"].partition("</think>")[2]
     assert texts.pop("unstorable") == TEXTS["unstorable"].replace("\x00", "\ufffd")
-    assert "<thinking>" not in texts.pop("cut_reasoning")
+    assert texts.pop("cut_reasoning").strip() == "Shown first."
     assert texts == {name: TEXTS[name] for name in texts}
