@@ -32,8 +32,8 @@ __all__ = ["LEASE_SECONDS", "RENEW_SECONDS", "Journal", "JournalSource", "Journa
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 5.0
 _WAITING_ROWS_LIMIT = 10_000
-_BUSY_TURNS = 4
-_BUSY_PAUSE = 0.02
+_PAUSE_PER_TURN = 0.000_5
+_LONGEST_PAUSE = 0.04
 
 Row = Mapping[str, Any]
 _logger = logging.getLogger("guidance_agent.journal")
@@ -153,9 +153,9 @@ class Journal:
                     await self._renew_only()
                 continue
             await self._commit_batch()
-            if self._batch_size > _BUSY_TURNS and not self._closing:
-                # Many turns: a pause lets more of them share the next commit, which costs each of them less.
-                await asyncio.sleep(_BUSY_PAUSE)
+            if self._batch_size > 1 and not self._closing:
+                # The more turns, the longer the pause: more of them share the next commit, at less cost for each.
+                await asyncio.sleep(min(_PAUSE_PER_TURN * self._batch_size, _LONGEST_PAUSE))
 
     def _refuse(self, source: JournalSource) -> None:
         source.take()
