@@ -79,6 +79,6 @@ def _row(name: str, unit: str, value: float, target: str) -> Row:
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Measure everything and return the figures; takes about four minutes, most of it waiting."""
+    """Measure everything and return the figures; most of the time it waits."""
     with ProviderSimulatorProcess(["--seed", "7"]) as simulator:
         return asyncio.run(_measure(simulator.base_url, quick=quick))

@@ -129,10 +129,6 @@ class Outbox:
         while self._waiting or self._flying or self._ready:
             await self._change()
 
-    @property
-    def is_drained(self) -> bool:
-        return not (self._waiting or self._flying or self._ready)
-
     def end(self, error: GuidanceAgentError | None = None) -> None:
         """Say that nothing follows: after what is ready the caller's iteration ends, or raises `error`."""
         if not self._ended:
@@ -140,10 +136,6 @@ class Outbox:
             self._wake()
 
     # The caller's side
-
-    @property
-    def is_exhausted(self) -> bool:
-        return self._ended and not self._ready
 
     async def next_event(self) -> Event | None:
         """Return the next event; None at the end. Raises what the turn ended with if no event could tell it."""

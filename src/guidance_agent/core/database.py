@@ -1,8 +1,8 @@
 """The database: engine, threads and the schema version.
 
-Statements run on ordinary connections in a few threads of the database's own, a whole unit of work per hop. Measured
-against SQLAlchemy's asyncio layer, which hops for every cursor, fetch and commit, a journal commit costs the event loop
-about a tenth. One thread writes, so that SQLite's single writer is never contended within the process.
+Statements run on ordinary connections in a few threads of the database's own, a whole unit of work per hop, where
+SQLAlchemy's asyncio layer hops for every cursor, fetch and commit. One thread writes, so that SQLite's single writer is
+never contended within the process.
 
 SQLite runs in WAL mode with `synchronous=FULL`, so that what was committed survives the process and the machine. The
 schema version is read with one query; Alembic is imported only when a migration is due.

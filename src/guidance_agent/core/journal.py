@@ -171,8 +171,10 @@ class Journal:
     async def _commit(
         self, batch: Sequence[tuple[JournalSource, JournalWrite]], rows: Sequence[tuple[sa.Table, Row]]
     ) -> None:
+        # The thread that writes gets what it needs: the leases are this loop's to keep.
+        due = self._due_leases()
         try:
-            lost = await self._database.submit(functools.partial(self._write, batch=batch, rows=rows))
+            lost = await self._database.submit(functools.partial(self._write, batch=batch, rows=rows, due=due))
         except asyncio.CancelledError as error:
             self._fail_batch(batch, rows, error)
             raise
@@ -191,6 +193,7 @@ class Journal:
                     await self._commit([], [row])
             return
         self.commits += 1
+        self._note_renewal(due)
         for source, write in batch:
             if source.turn_id in lost:
                 self._live.pop(source.turn_id, None)
@@ -200,6 +203,8 @@ class Journal:
                 continue
             if write.ends:
                 self._live.pop(source.turn_id, None)
+            else:
+                self._live.setdefault(source.turn_id, self._clock.monotonic())
             source.committed()
 
     def _fail_batch(
@@ -227,6 +232,7 @@ class Journal:
         *,
         batch: Sequence[tuple[JournalSource, JournalWrite]],
         rows: Sequence[tuple[sa.Table, Row]],
+        due: Sequence[str],
     ) -> set[str]:
         """Write a batch, in the writing thread; return the ids of turns whose lease was lost."""
         lost = self._lost_leases(connection, batch)
@@ -237,7 +243,7 @@ class Journal:
         _update(
             connection, consultations, [(source.consultation_id, write.consultation_values) for source, write in kept]
         )
-        self._renew(connection, {source.turn_id for source, write in kept if not write.ends})
+        self._renew(connection, due)
         return lost
 
     def _lost_leases(self, connection: sa.Connection, batch: Sequence[tuple[JournalSource, JournalWrite]]) -> set[str]:
@@ -247,20 +253,29 @@ class Journal:
         held = connection.execute(_HELD_LEASES, {"ids": list(ids), "holder": self.owner})
         return ids - set(held.scalars())
 
-    def _renew(self, connection: sa.Connection, touched: set[str]) -> None:
+    def _due_leases(self) -> list[str]:
         now = self._clock.monotonic()
-        for turn_id in touched:
-            self._live.setdefault(turn_id, now)
-        due = [turn_id for turn_id, renewed in self._live.items() if now - renewed >= RENEW_SECONDS]
+        return [turn_id for turn_id, renewed in self._live.items() if now - renewed >= RENEW_SECONDS]
+
+    def _note_renewal(self, turn_ids: Sequence[str]) -> None:
+        now = self._clock.monotonic()
+        self._live.update({turn_id: now for turn_id in turn_ids if turn_id in self._live})
+
+    def _renew(self, connection: sa.Connection, due: Sequence[str]) -> None:
         if due:
-            connection.execute(_RENEW_LEASES, {"ids": due, "holder": self.owner, "until": self.lease_until()})
-            self._live.update(dict.fromkeys(due, now))
+            parameters = {"ids": list(due), "holder": self.owner, "until": self.lease_until()}
+            connection.execute(_RENEW_LEASES, parameters)
 
     async def _renew_only(self) -> None:
+        due = self._due_leases()
+        if not due:
+            return
         try:
-            await self._database.transaction(functools.partial(self._renew, touched=set()))
+            await self._database.transaction(functools.partial(self._renew, due=due))
         except DatabaseUnavailableError as error:
             _logger.warning("leases could not be renewed: %s", first_line(error))
+            return
+        self._note_renewal(due)
 
 
 def _is_about_data(error: Exception) -> bool:

@@ -332,3 +332,26 @@ def test_leases_are_renewed_well_before_they_run_out() -> None:
     from guidance_agent.core.journal import LEASE_SECONDS
 
     assert RENEW_SECONDS * 3 < LEASE_SECONDS
+
+
+async def test_a_turn_that_never_came_on_record_holds_no_lease(
+    database: Database, journal: Journal, clock: SystemClock
+) -> None:
+    first, twin = Source(journal, clock, 1), Source(journal, clock, 1)
+    twin.turn_id = "turn-twin"
+    first.write("a")
+    assert await first.settled() is None
+    twin.write("b")
+    assert isinstance(await twin.settled(), JournalError)
+    assert journal.live_turns == {first.turn_id}
+
+
+async def test_a_turn_that_has_ended_holds_no_lease(database: Database, journal: Journal, clock: SystemClock) -> None:
+    source = Source(journal, clock)
+    source.write("a")
+    await source.settled()
+    assert journal.live_turns == {source.turn_id}
+    source.ends = True
+    source.write("b")
+    await source.settled()
+    assert journal.live_turns == frozenset()
