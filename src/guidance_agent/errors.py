@@ -12,6 +12,7 @@
     │   ├── HistoryError
     │   │   └── HistoryMismatch
     │   ├── UnknownConsultationError
+    │   ├── UnknownTurnError
     │   ├── TurnInProgressError
     │   └── PromptTooLongError
     ├── ModelError                    a provider, or the way to it, failed
@@ -81,6 +82,7 @@ __all__ = [
     "TurnInProgressError",
     "UnknownConsultationError",
     "UnknownModelError",
+    "UnknownTurnError",
 ]
 
 TimeoutPhase = Literal["connect", "first_event", "between_events", "without_content", "turn"]
@@ -131,7 +133,11 @@ class HistoryMismatch(HistoryError):
 
 
 class UnknownConsultationError(InputError):
-    """Raised when a consultation or turn id is not in the records."""
+    """Raised when a consultation id is not in the records."""
+
+
+class UnknownTurnError(InputError):
+    """Raised when a turn id is not in the records, or the turn is another customer's."""
 
 
 class TurnInProgressError(InputError):

@@ -12,12 +12,12 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from guidance_agent.advisor.events import TextDelta
+from guidance_agent.advisor.events import PublicEvent, TextDelta
 from guidance_agent.advisor.services import AdvisorServices, open_default_services
 from guidance_agent.advisor.turn import Turn
 from guidance_agent.core.text import is_storable
 from guidance_agent.core.types import AdvisorProfile, CustomerProfile, HistoryEntry, Outcome
-from guidance_agent.errors import ConfigurationError, InputError, TurnInProgressError
+from guidance_agent.errors import ConfigurationError, InputError, TurnEndedError, TurnInProgressError
 
 if TYPE_CHECKING:
     from guidance_agent.advisor.turn_run import TurnRun
@@ -142,6 +142,66 @@ class AdvisorAgent:
             consultation_id: The consultation to continue or begin; None finds the one that the history continues.
         """
         return Turn(lambda: self._open_run(customer, conversation_history, use_reasoning, consultation_id))
+
+    async def start_turn(
+        self,
+        customer: CustomerProfile | Mapping[str, Any],
+        conversation_history: Sequence[HistoryEntry] | None = None,
+        use_reasoning: bool = True,
+        *,
+        consultation_id: str | None = None,
+    ) -> str:
+        """Begin a turn that runs to its end whether or not anybody listens, and return its id.
+
+        For answers that must survive their connection: clients follow it with `events`, leave and come back. What is in
+        the journal counts as delivered. The turn belongs to this advisor and is closed with it, or by `stop_turn`.
+
+        Args and errors are those of `consult`; when this returns, the turn is on record.
+        """
+        run = await self._open_run(customer, conversation_history, use_reasoning, consultation_id)
+        try:
+            started = await run.next_event()
+        except BaseException:
+            await run.close()
+            raise
+        if started is None:
+            raise TurnEndedError("The advisor was closed before the turn began. Ask an advisor that is open.")
+        run.play_out()
+        return run.plan.turn_id
+
+    async def stop_turn(self, turn_id: str) -> bool:
+        """End a turn of this advisor as if its caller had left; return whether it was running."""
+        run = next((run for run in self._runs.values() if run.plan.turn_id == turn_id), None)
+        if run is None:
+            return False
+        await run.close()
+        return True
+
+    async def events(
+        self, turn_id: str, *, after: int = -1, customer_id: str | None = None
+    ) -> AsyncGenerator[PublicEvent, None]:
+        """Yield a turn's public events again from the journal, then the live rest; the model is not asked anew.
+
+        Works for any turn in the records: one that has ended, one that this advisor runs, one of another process. Ends
+        when the turn has ended; the last event is `Completed` or `Failed`, or neither when the turn was stopped
+        early. Leaving this iteration does not stop the turn.
+
+        Args:
+            turn_id: The id that `TurnStarted` told, or `start_turn` returned.
+            after: The sequence number of the last event received; -1 for all.
+            customer_id: Whose turn it must be; None does not look.
+
+        Raises:
+            UnknownTurnError: when there is no such turn, or it is another customer's.
+            InputError: when `after` is not a sequence number.
+            StorageError: when the records cannot be read.
+        """
+        from guidance_agent.advisor.resume import follow_turn
+
+        follower = follow_turn(self._open_services, turn_id, after=after, customer_id=customer_id)
+        async with contextlib.aclosing(follower):
+            async for event in follower:
+                yield event
 
     async def provide_guidance(
         self,

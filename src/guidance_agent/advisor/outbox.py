@@ -66,6 +66,7 @@ class Outbox:
         self._ended = False
         self._end_error: GuidanceAgentError | None = None
         self._discarding = False
+        self._unattended = False
         self._committed = (0, -1)
         self._changed: set[asyncio.Future[None]] = set()
 
@@ -124,6 +125,11 @@ class Outbox:
             await self._change()
         return self._failures == failures
 
+    async def landed(self) -> None:
+        """Wait for the commit that is under way, if there is one."""
+        while self._flying:
+            await self._change()
+
     async def drained(self) -> None:
         """Wait until the caller has received everything that could be written."""
         while self._waiting or self._flying or self._ready:
@@ -146,13 +152,23 @@ class Outbox:
                 return None
             await self._change()
         event = self._ready.popleft()
+        self._note_delivery(event)
+        if not self._ready or self.has_room:
+            self._wake()
+        return event
+
+    def play_out(self) -> None:
+        """Count everything as received as soon as it is on disk: from there, anyone may read it."""
+        self._unattended = True
+        while self._ready:
+            self._note_delivery(self._ready.popleft())
+        self._wake()
+
+    def _note_delivery(self, event: Event) -> None:
         if type(event) is TextDelta:
             self.delivered_length = event.end
             self._delivered_hash.update(event.text.encode())
             self._unread -= len(event.text)
-        if not self._ready or self.has_room:
-            self._wake()
-        return event
 
     def discard(self, *, unwritten: bool) -> None:
         """Forget what the caller will not ask for any more, and what need not be written for it."""
@@ -192,11 +208,13 @@ class Outbox:
         while self._waiting and isinstance(item := self._waiting[0], _Waiting) and not item.public:
             landed.append(item.make(self.last_sequence))
             self._waiting.pop(0)
-        if self._discarding:
+        if self._discarding and not self._unattended:
             landed = []
         if self.first_text_at is None and any(type(event) is TextDelta for event in landed):
             self.first_text_at = self._clock.monotonic()
         self._ready.extend(landed)
+        if self._unattended:
+            self.play_out()
         self._wake()
 
     def failed(self, error: JournalError) -> None:

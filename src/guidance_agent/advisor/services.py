@@ -44,6 +44,9 @@ class AdvisorServices(Protocol):
     def is_open(self) -> bool:
         """Whether the parts can be used."""
 
+    async def close_dead_turns(self) -> tuple[str, ...]:
+        """Close the turns that a dead process left behind, and return their ids."""
+
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         """Say that work for the background may be waiting, and which memories the turn was given."""
 

@@ -156,6 +156,12 @@ class TurnRun:
             self._asking -= 1
             self._last_asked = self._loop.time()
 
+    def play_out(self) -> None:
+        """Run to the end without a caller; what is on disk counts as delivered, because it may be read from there."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self.outbox.play_out()
+
     def request_close(self) -> None:
         """Stop the turn because its caller left; returns at once."""
         self._caller_left = True
@@ -364,6 +370,7 @@ class TurnRun:
 
     async def _finish(self) -> None:
         outbox = self.outbox
+        await outbox.landed()
         self.state = self._end_state()
         if not self._announced or isinstance(outbox.error, LeaseLostError):
             outbox.end(outbox.error)

@@ -14,9 +14,10 @@ The committer also renews the leases of live turns, so that a slow model or call
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -88,6 +89,7 @@ class Journal:
         self._clock = clock
         self._dirty: dict[str, JournalSource] = {}
         self._live: dict[str, float] = {}
+        self._watchers: dict[str, set[asyncio.Event]] = {}
         self._rows: list[tuple[sa.Table, Row]] = []
         self._waiting_rows: list[tuple[sa.Table, Row]] = []
         self._wake = asyncio.Event()
@@ -116,6 +118,19 @@ class Journal:
     def lease_until(self) -> float:
         """Return the end of a lease that begins now, in seconds since the epoch."""
         return self._clock.now().timestamp() + LEASE_SECONDS
+
+    @contextlib.contextmanager
+    def watch(self, turn_id: str) -> Iterator[asyncio.Event]:
+        """Have an event that is set whenever this journal has committed something of the turn."""
+        changed = asyncio.Event()
+        self._watchers.setdefault(turn_id, set()).add(changed)
+        try:
+            yield changed
+        finally:
+            watchers = self._watchers[turn_id]
+            watchers.discard(changed)
+            if not watchers:
+                del self._watchers[turn_id]
 
     def notify(self, source: JournalSource) -> None:
         """Have the source's pending events written with the next commit."""
@@ -206,6 +221,8 @@ class Journal:
             else:
                 self._live.setdefault(source.turn_id, self._clock.monotonic())
             source.committed()
+            for changed in self._watchers.get(source.turn_id, ()):
+                changed.set()
 
     def _fail_batch(
         self,

@@ -13,10 +13,10 @@ from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.schema import consultations, turn_events, turns
 from guidance_agent.core.transcript import extend_transcript, text_hash
-from guidance_agent.core.types import ConversationRole, JsonObject, Outcome
+from guidance_agent.core.types import ConversationRole, JsonObject, Outcome, TurnState
 from guidance_agent.errors import UnknownConsultationError
 
-__all__ = ["ConsultationRecord", "EventRecord", "Records", "TranscriptEntry"]
+__all__ = ["ConsultationRecord", "EventRecord", "Records", "TranscriptEntry", "TurnProgress"]
 
 
 class TranscriptEntry(NamedTuple):
@@ -46,6 +46,15 @@ class EventRecord(NamedTuple):
     type: str
     text: str | None
     payload: JsonObject
+
+
+class TurnProgress(NamedTuple):
+    """How far a turn has come: its state, whose it is, its lease in seconds since the epoch, and a page of events."""
+
+    state: TurnState
+    customer_id: str
+    lease_until: float
+    events: tuple[EventRecord, ...]
 
 
 class Records:
@@ -108,6 +117,36 @@ class Records:
         )
         rows = await self._database.run(lambda connection: connection.execute(query).all())
         return tuple(EventRecord(*row) for row in rows)
+
+    async def progress(self, turn_id: str, *, after: int, limit: int) -> TurnProgress | None:
+        """Return the turn's state with at most `limit` events after `after`; None when there is no such turn.
+
+        The state is read first: a turn that has ended by then has all its events among those that can be read.
+        """
+        parameters = {"turn_id": turn_id, "after": after, "page": limit}
+
+        def read(connection: sa.Connection) -> TurnProgress | None:
+            turn = connection.execute(_TURN_STATE, parameters).first()
+            if turn is None:
+                return None
+            rows = connection.execute(_EVENTS_AFTER, parameters).all()
+            return TurnProgress(
+                state=turn.state,
+                customer_id=turn.customer_id,
+                lease_until=turn.lease_until,
+                events=tuple(EventRecord(*row) for row in rows),
+            )
+
+        return await self._database.run(read)
+
+    async def text(self, turn_id: str) -> str:
+        """Return all text of the turn that the journal holds."""
+        query = (
+            sa.select(turn_events.c.text)
+            .where(turn_events.c.turn_id == turn_id, turn_events.c.text.is_not(None))
+            .order_by(turn_events.c.sequence)
+        )
+        return "".join(await self._database.run(lambda connection: list(connection.execute(query).scalars())))
 
     async def turn(self, turn_id: str) -> JsonObject | None:
         """Return the turn's row, if there is one."""
@@ -228,4 +267,15 @@ _OPEN_CONSULTATION: sa.Select[Any] = (
     )
     .order_by(consultations.c.opened_at.desc())
     .limit(1)
+)
+_TURN_STATE: sa.Select[Any] = (
+    sa.select(turns.c.state, consultations.c.customer_id, turns.c.lease_until)
+    .join(consultations, consultations.c.id == turns.c.consultation_id)
+    .where(turns.c.id == sa.bindparam("turn_id"))
+)
+_EVENTS_AFTER: sa.Select[Any] = (
+    sa.select(turn_events.c.sequence, turn_events.c.type, turn_events.c.text, turn_events.c.payload)
+    .where(turn_events.c.turn_id == sa.bindparam("turn_id"), turn_events.c.sequence > sa.bindparam("after"))
+    .order_by(turn_events.c.sequence)
+    .limit(sa.bindparam("page"))
 )
