@@ -8,6 +8,7 @@ resolved, not here.
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -19,9 +20,20 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from guidance_agent.errors import ConfigurationError
 
-__all__ = ["ProviderSettings", "RetrySettings", "Settings", "SimulatorMode", "TimeoutSettings"]
+__all__ = [
+    "OPERATIONS",
+    "OperationSettings",
+    "ProviderSettings",
+    "RetrySettings",
+    "Settings",
+    "SimulatorMode",
+    "TimeoutSettings",
+]
 
 SimulatorMode = Literal["realistic", "instant"]
+
+OPERATIONS = ("completion", "doctor", "embedding", "guidance", "importance", "reasoning")
+"""What the package asks models for; each may have settings of its own under `operations`."""
 
 
 class _Section(BaseModel):
@@ -33,6 +45,8 @@ class RetrySettings(_Section):
 
     Waits use full jitter: a random time up to `backoff_factor * 2**attempt`, at most `max_wait`. A `Retry-After` of the
     provider replaces it; one longer than `max_wait` ends the attempts. `deadline` bounds all attempts together.
+
+    In the section of a provider or an operation only the fields that are written there count; see `Settings.retry_for`.
     """
 
     max_attempts: int = Field(default=3, ge=1, le=20)
@@ -40,6 +54,14 @@ class RetrySettings(_Section):
     max_wait: float = Field(default=30.0, ge=0)
     respect_retry_after: bool = True
     deadline: float = Field(default=120.0, gt=0)
+
+    def overridden_by(self, *sections: RetrySettings | None) -> RetrySettings:
+        """Return these settings with the fields that the sections name; of two that name one, the later wins."""
+        named: dict[str, Any] = {}
+        for section in sections:
+            if section is not None:
+                named.update({name: getattr(section, name) for name in section.model_fields_set})
+        return self.model_copy(update=named)
 
 
 class TimeoutSettings(_Section):
@@ -66,6 +88,21 @@ class ProviderSettings(_Section):
     retry: RetrySettings | None = None
     cache_minimum_tokens: dict[str, int] = Field(default_factory=dict)
     context_window: dict[str, int] = Field(default_factory=dict)
+
+
+class OperationSettings(_Section):
+    """What differs for one of `OPERATIONS`, whichever provider answers it."""
+
+    retry: RetrySettings | None = None
+
+
+def _known_operations(operations: dict[str, OperationSettings]) -> dict[str, OperationSettings]:
+    for name in operations:
+        if name not in OPERATIONS:
+            close = difflib.get_close_matches(name, OPERATIONS, n=1)
+            guess = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{name!r} is no operation.{guess} Use one of {', '.join(OPERATIONS)}")
+    return operations
 
 
 def _expanded(path: Path) -> Path:
@@ -131,6 +168,18 @@ class Settings(BaseSettings):
     timeouts: TimeoutSettings = TimeoutSettings()
     retry: RetrySettings = RetrySettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    operations: Annotated[dict[str, OperationSettings], AfterValidator(_known_operations)] = Field(default_factory=dict)
+
+    def retry_for(self, provider: str, operation: str) -> RetrySettings:
+        """Return the retry settings of a call, decided field by field.
+
+        A field that the operation's section names wins: what a call is worth waiting for depends on what it is for.
+        Otherwise it is the provider's, otherwise the general one.
+        """
+        of_provider, of_operation = self.providers.get(provider), self.operations.get(operation)
+        return self.retry.overridden_by(
+            None if of_provider is None else of_provider.retry, None if of_operation is None else of_operation.retry
+        )
 
     @classmethod
     def load(cls, config: Path | str | None = None, /, **overrides: Any) -> Settings:

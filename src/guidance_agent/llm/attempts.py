@@ -30,7 +30,8 @@ class Door(Protocol):
     async def ready(self, request: ModelRequest) -> tuple[PreparedCall, Transport]:
         """Return the prepared call and the open way to its provider."""
 
-    def retry_settings(self, provider: str) -> RetrySettings: ...
+    def retry_settings(self, provider: str, operation: str) -> RetrySettings:
+        """Return how often and how long a provider is asked again for an operation."""
 
 
 async def try_call(
@@ -80,7 +81,7 @@ async def _try_model(
     recorder: CallRecorder,
     once: Callable[[PreparedCall, Transport], Awaitable[T]],
 ) -> T | _Failed:
-    settings = door.retry_settings(call.endpoint.provider)
+    settings = door.retry_settings(call.endpoint.provider, call.request.operation)
     schedule = RetrySchedule(settings, started=door.clock.monotonic(), rng=door.rng)
     while True:
         recorder.begin_attempt(call, transport.name)

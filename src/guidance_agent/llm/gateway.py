@@ -194,10 +194,9 @@ class ModelGateway:
         call = self._prepared(request, resolved)
         return call, await self._transport(call)
 
-    def retry_settings(self, provider: str) -> RetrySettings:
-        """Return the provider's own retry settings, else the general ones."""
-        own = self.settings.providers.get(provider)
-        return self.settings.retry if own is None or own.retry is None else own.retry
+    def retry_settings(self, provider: str, operation: str) -> RetrySettings:
+        """Return the retry settings of a call; see `Settings.retry_for`."""
+        return self.settings.retry_for(provider, operation)
 
     def own(self, work: Awaitable[object]) -> asyncio.Task[object]:
         """Run `work` as a task that closing the gateway waits for."""

@@ -152,6 +152,50 @@ async def test_a_provider_may_have_retry_settings_of_its_own(
     assert [record.model for record in simulator.requests] == ["claude-haiku-5-5"] * 3 + ["gpt-6-luna"] * 5
 
 
+async def test_an_operation_may_have_retry_settings_of_its_own_whichever_way_it_is_asked(
+    open_gateway: OpenGateway, simulator: ProviderSimulator, ask: Ask
+) -> None:
+    simulator.faults.add(Fault(kind="status", status=500, times=None))
+    gateway = open_gateway(
+        simulator.base_url,
+        retry=FAST,
+        providers={"openai": {"retry": {"max_attempts": 4}}},
+        operations={
+            "reasoning": {"retry": {"max_attempts": 1}},
+            "importance": {"retry": {"backoff_factor": 0.02}},
+            "embedding": {"retry": {"max_attempts": 2}},
+        },
+    )
+    asked = {}
+    for operation in ("guidance", "reasoning", "importance"):
+        with pytest.raises(ProviderUnavailableError):
+            await text_of(gateway, ask(OPENAI, operation=operation))
+        streamed = len(simulator.requests)
+        with pytest.raises(ProviderUnavailableError):
+            await gateway.complete(ask(OPENAI, operation=operation))
+        asked[operation] = (streamed, len(simulator.requests) - streamed)
+        simulator.requests.clear()
+    with pytest.raises(ProviderUnavailableError):
+        await gateway.embed("openai/text-embedding-3-small", ["text"])
+    assert asked == {"guidance": (4, 4), "reasoning": (1, 1), "importance": (4, 4)}
+    assert len(simulator.requests) == 2
+
+
+async def test_a_fallback_is_tried_by_the_settings_of_its_own_provider_and_of_the_operation(
+    open_gateway: OpenGateway, simulator: ProviderSimulator, ask: Ask
+) -> None:
+    simulator.faults.add(Fault(kind="status", status=500, times=None))
+    gateway = open_gateway(
+        simulator.base_url,
+        retry=FAST,
+        providers={"anthropic": {"retry": {"max_attempts": 1}}, "openai": {"retry": {"max_attempts": 4}}},
+        operations={"guidance": {"retry": {"backoff_factor": 0.0}}},
+    )
+    with pytest.raises(ProviderUnavailableError):
+        await text_of(gateway, ask(ANTHROPIC, operation="guidance", fallbacks=(OPENAI,)))
+    assert [record.model for record in simulator.requests] == ["claude-haiku-5-5"] + ["gpt-6-luna"] * 4
+
+
 async def test_the_deadline_ends_an_attempt_that_stalls(
     open_gateway: OpenGateway, simulator: ProviderSimulator, model: str, ask: Ask
 ) -> None:
