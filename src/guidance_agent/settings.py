@@ -24,6 +24,7 @@ __all__ = [
     "OPERATIONS",
     "OperationSettings",
     "ProviderSettings",
+    "ResponseCacheSettings",
     "RetrySettings",
     "Settings",
     "SimulatorMode",
@@ -94,6 +95,18 @@ class OperationSettings(_Section):
     """What differs for one of `OPERATIONS`, whichever provider answers it."""
 
     retry: RetrySettings | None = None
+
+
+class ResponseCacheSettings(_Section):
+    """The local cache of whole answers to equal requests. `ttl` is in seconds.
+
+    Only calls of the named operations are looked up and kept, and a caller may name operations of their own.
+    """
+
+    enabled: bool = False
+    ttl: float = Field(default=86_400.0, gt=0, le=31_536_000.0)
+    operations: tuple[str, ...] = ("completion",)
+    max_entries: int = Field(default=10_000, ge=1)
 
 
 def _known_operations(operations: dict[str, OperationSettings]) -> dict[str, OperationSettings]:
@@ -167,6 +180,7 @@ class Settings(BaseSettings):
     """Read from `GUIDANCE_CONFIG`; the file these settings came from, if it was named there."""
     timeouts: TimeoutSettings = TimeoutSettings()
     retry: RetrySettings = RetrySettings()
+    response_cache: ResponseCacheSettings = ResponseCacheSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     operations: Annotated[dict[str, OperationSettings], AfterValidator(_known_operations)] = Field(default_factory=dict)
 

@@ -19,6 +19,7 @@ __all__ = [
     "memories",
     "metadata",
     "model_calls",
+    "response_cache",
     "rule_releases",
     "rules",
     "turn_events",
@@ -226,4 +227,16 @@ embedding_cache = sa.Table(
     sa.Column("key", sa.String(64), primary_key=True),
     sa.Column("vector", sa.LargeBinary, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+response_cache = sa.Table(
+    "response_cache",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("operation", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("simulated", sa.Boolean, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Index("ix_response_cache_created", "created_at"),
 )

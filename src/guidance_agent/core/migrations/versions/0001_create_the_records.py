@@ -114,6 +114,19 @@ def upgrade() -> None:
         batch_op.create_index("ix_model_calls_turn", ["turn_id"], unique=False)
 
     op.create_table(
+        "response_cache",
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("operation", sa.String(length=64), nullable=False),
+        sa.Column("model", sa.String(length=200), nullable=False),
+        sa.Column("simulated", sa.Boolean(), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_response_cache")),
+    )
+    with op.batch_alter_table("response_cache", schema=None) as batch_op:
+        batch_op.create_index("ix_response_cache_created", ["created_at"], unique=False)
+
+    op.create_table(
         "rule_releases",
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("released_at", sa.DateTime(timezone=True), nullable=False),
@@ -191,6 +204,10 @@ def downgrade() -> None:
     op.drop_table("turns")
     op.drop_table("rules")
     op.drop_table("rule_releases")
+    with op.batch_alter_table("response_cache", schema=None) as batch_op:
+        batch_op.drop_index("ix_response_cache_created")
+
+    op.drop_table("response_cache")
     with op.batch_alter_table("model_calls", schema=None) as batch_op:
         batch_op.drop_index("ix_model_calls_turn")
         batch_op.drop_index("ix_model_calls_started")
