@@ -169,10 +169,18 @@ class AdvisorAgent:
         run.play_out()
         return run.plan.turn_id
 
-    async def stop_turn(self, turn_id: str) -> bool:
-        """End a turn of this advisor as if its caller had left; return whether it was running."""
+    async def stop_turn(self, turn_id: str, *, customer_id: str | None = None) -> bool:
+        """End a turn of this advisor as if its caller had left.
+
+        Args:
+            turn_id: The turn.
+            customer_id: Whose turn it must be; None does not look.
+
+        Returns:
+            Whether it was running here and was this customer's.
+        """
         run = next((run for run in self._runs.values() if run.plan.turn_id == turn_id), None)
-        if run is None:
+        if run is None or customer_id not in (None, run.plan.customer_id):
             return False
         await run.close()
         return True

@@ -135,6 +135,7 @@ async def plan_turn(
     return TurnPlan(
         turn_id=turn_id,
         consultation_id=consultation.id,
+        customer_id=customer.customer_id,
         question=conversation.question,
         model=options.model,
         opening=_opening(services, advisor, customer, conversation, consultation, turn_id, options.model, found_ids),

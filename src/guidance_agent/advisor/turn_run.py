@@ -89,6 +89,7 @@ class TurnPlan:
 
     turn_id: str
     consultation_id: str
+    customer_id: str
     question: str
     model: str
     opening: tuple[tuple[sa.Table, Row], ...]
