@@ -15,15 +15,18 @@ from guidance_agent.provider_simulator.pacing import Pacer
 from guidance_agent.provider_simulator.request_log import RequestRecord
 from guidance_agent.provider_simulator.settings import ChunkMode
 
-__all__ = ["Delivery", "reset_connection"]
+__all__ = ["Delivery", "cut_connection"]
 
 _WRITE_SIZE = 64 * 1024
 _HIGH_WATER = 256 * 1024
 _RETRY_AFTER_FULL = 0.002
 
 
-def reset_connection(transport: asyncio.Transport) -> None:
-    """Abort the connection with a TCP reset instead of an orderly end."""
+def cut_connection(transport: asyncio.Transport, *, abrupt: bool) -> None:
+    """End the connection in the middle of a response: `abrupt` with a TCP reset, else in the ordinary way."""
+    if not abrupt:
+        transport.close()
+        return
     connection = transport.get_extra_info("socket")
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -57,6 +60,7 @@ class Delivery:
         self._rng = rng
         self._on_begin = on_begin
         self._cuts: Iterator[bytes] = iter(())
+        self._pausing = False
         self._ended = asyncio.get_running_loop().create_future()
         self.connection_lost = False
 
@@ -94,6 +98,12 @@ class Delivery:
     def _send_due(self, now: float) -> float | None:
         ready = bytearray()
         while (frame := self._frame) is not None and self._started + frame.due <= now + 0.000_5:
+            if frame.pause and not self._pausing:
+                if ready:
+                    break
+                self._pausing = True
+                return now + frame.pause
+            self._pausing = False
             if frame.kind in ("reset", "close"):
                 self._flush(ready, now)
                 self._cut_connection(frame)
@@ -133,11 +143,7 @@ class Delivery:
             self._write(piece)
         self.connection_lost = True
         self._record.dropped = True
-        if frame.kind == "reset":
-            # What is still in the buffer goes out first: the client has seen what the log says was sent.
-            reset_connection(self._transport)
-        else:
-            self._transport.close()
+        cut_connection(self._transport, abrupt=frame.kind == "reset")
         self._finish()
 
 

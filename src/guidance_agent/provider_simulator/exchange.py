@@ -15,7 +15,7 @@ from guidance_agent.provider_simulator.adapters import Adapter
 from guidance_agent.provider_simulator.admission import read_json, require_key
 from guidance_agent.provider_simulator.answer import Answer
 from guidance_agent.provider_simulator.clock import sleep_until
-from guidance_agent.provider_simulator.delivery import Delivery, require_transport, reset_connection
+from guidance_agent.provider_simulator.delivery import Delivery, cut_connection, require_transport
 from guidance_agent.provider_simulator.faults import Fault, altered_answer, break_frames, fault_error, seeded
 from guidance_agent.provider_simulator.frames import with_line_ending
 from guidance_agent.provider_simulator.models import Wire
@@ -44,12 +44,8 @@ async def fault_before_answer(
             seconds = float("inf") if fault.seconds is None else fault.seconds
             await sleep_until(state.clock, record.received_at + seconds)
         case "accept_then_drop":
-            transport = require_transport(request)
             record.dropped = True
-            if fault.abrupt:
-                reset_connection(transport)
-            else:
-                transport.close()
+            cut_connection(require_transport(request), abrupt=fault.abrupt)
             raise ConnectionResetError("dropped on request before the answer")
         case "redirect":
             record.status = 307
@@ -273,6 +269,6 @@ class Exchange:
                 await sleep_until(self._state.clock, self._state.clock.now() + seconds)
             case "drop":
                 self._record.dropped = True
-                reset_connection(require_transport(self._request))
+                cut_connection(require_transport(self._request), abrupt=fault.abrupt)
                 raise ConnectionResetError("dropped on request instead of the answer")
         return data

@@ -55,8 +55,11 @@ class Fault(BaseModel):
         retry_after: Value of the `retry-after` header in seconds; None sends none.
         insufficient_quota: With 429 on OpenAI: the quota is used up for good.
         message: Error text instead of the provider's.
+        pause: Seconds between the last text chunk and what breaks the stream there. A client that reads meanwhile has
+            seen the text; without a pause the reset of a `drop` may overtake it.
         seconds: How long `stall` and `slow_headers` last; None means until the client leaves.
-        abrupt: `drop` with a TCP reset; False closes the connection in the ordinary way, the body unfinished.
+        abrupt: `drop` and `accept_then_drop` with a TCP reset; False closes the connection in the ordinary way, the
+            body unfinished.
         location: Target of `redirect`.
         script: The answer for `script`.
     """
@@ -75,6 +78,7 @@ class Fault(BaseModel):
     retry_after: float | None = None
     insufficient_quota: bool = False
     message: str | None = None
+    pause: float = Field(default=0.0, ge=0)
     seconds: float | None = Field(default=None, ge=0)
     abrupt: bool = True
     location: str = "/"
@@ -166,22 +170,22 @@ def break_frames(fault: Fault, frames: list[Frame], error_data: bytes, other_sta
     due = before[-1].due if before else after[0].due if after else 0.0
     match fault.kind:
         case "drop":
-            return [*before, Frame("reset" if fault.abrupt else "close", b"", due)]
+            return [*before, Frame("reset" if fault.abrupt else "close", b"", due, fault.pause)]
         case "truncate":
-            return before
+            return [*before, Frame("end", b"", due, fault.pause)]
         case "stall":
             if fault.seconds is None:
                 return [*before, Frame("stall", b"", float("inf"))]
             pause = fault.seconds
             return [*before, *(replace(frame, due=max(frame.due, due) + pause) for frame in after)]
         case "error_event":
-            return [*before, Frame("tail", error_data, due)]
+            return [*before, Frame("tail", error_data, due, fault.pause)]
         case "garbage":
-            return [*before, Frame("tail", b"data: <html>502 Bad Gateway</html>\n\n", due), *after]
+            return [*before, Frame("tail", b"data: <html>502 Bad Gateway</html>\n\n", due, fault.pause), *after]
         case "duplicate_start":
             return [frames[0], *frames]
         case "splice":
-            return [*before, Frame("tail", other_start, due), *after]
+            return [*before, Frame("tail", other_start, due, fault.pause), *after]
         case _:
             return frames
 

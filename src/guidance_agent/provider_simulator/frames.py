@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from guidance_agent.provider_simulator.settings import ChunkMode
@@ -20,12 +20,13 @@ class Frame:
 
     `head`, `text` and `tail` carry bytes; `stall` sends nothing more until it is due, `reset` aborts the connection,
     `close` closes it without ending the body, `end` ends the body cleanly. `due` counts seconds from the arrival of the
-    request.
+    request; `pause` is how long the piece waits besides, counted from the moment at which the one before was sent.
     """
 
     kind: FrameKind
     data: bytes
     due: float
+    pause: float = 0.0
 
 
 def with_line_ending(frames: Iterable[Frame], ending: str) -> Iterator[Frame]:
@@ -35,7 +36,7 @@ def with_line_ending(frames: Iterable[Frame], ending: str) -> Iterator[Frame]:
         return
     replacement = ending.encode()
     for frame in frames:
-        yield Frame(frame.kind, frame.data.replace(b"\n", replacement), frame.due)
+        yield replace(frame, data=frame.data.replace(b"\n", replacement))
 
 
 def cut_bytes(data: bytes, mode: ChunkMode, rng: random.Random) -> Iterator[bytes]:

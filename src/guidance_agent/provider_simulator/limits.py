@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from guidance_agent.provider_simulator.accounting import CacheUse
 from guidance_agent.provider_simulator.models import ModelSpec
@@ -72,18 +73,19 @@ class RateLimits:
         anthropic = prompt.model.wire == "anthropic"
         tokens = use.uncached + use.written if anthropic else use.total
         if self._settings.requests_per_minute is not None and pair.requests.level < 1:
-            raise _refusal(prompt.model, "requests", pair.requests, 1)
+            raise _refusal(prompt.model, pair, "requests", 1, now)
         if self._settings.tokens_per_minute is not None and pair.tokens.wait_for(tokens) > 0:
-            raise _refusal(prompt.model, "tokens", pair.tokens, tokens)
+            raise _refusal(prompt.model, pair, "tokens", tokens, now)
         pair.requests.level = max(0.0, pair.requests.level - 1)
         pair.tokens.level = max(0.0, pair.tokens.level - tokens)
 
     def headers(self, model: ModelSpec, *, workspace: str, now: float) -> dict[str, str]:
         """The rate-limit headers of an answer, under the provider's names."""
-        pair = self._pair(model, workspace, now)
-        if model.wire == "openai":
-            return _openai_headers(pair)
-        return _anthropic_headers(pair, now)
+        return _headers(model, self._pair(model, workspace, now), now)
+
+
+def _headers(model: ModelSpec, pair: _Pair, now: float) -> dict[str, str]:
+    return _openai_headers(pair) if model.wire == "openai" else _anthropic_headers(pair, now)
 
 
 def _openai_headers(pair: _Pair) -> dict[str, str]:
@@ -116,10 +118,13 @@ def _anthropic_headers(pair: _Pair, now: float) -> dict[str, str]:
     return headers
 
 
-def _refusal(model: ModelSpec, what: str, bucket: _Bucket, requested: float) -> ProviderError:
+def _refusal(
+    model: ModelSpec, pair: _Pair, what: Literal["requests", "tokens"], requested: float, now: float
+) -> ProviderError:
+    bucket = pair.requests if what == "requests" else pair.tokens
     wait = bucket.wait_for(requested)
     limit = int(bucket.capacity)
-    retry_after = str(max(1, math.ceil(wait)))
+    headers = {"retry-after": str(max(1, math.ceil(wait))), **_headers(model, pair, now)}
     if model.wire == "anthropic":
         unit = "input tokens" if what == "tokens" else "requests"
         return ProviderError(
@@ -127,7 +132,7 @@ def _refusal(model: ModelSpec, what: str, bucket: _Bucket, requested: float) -> 
             "rate_limit_error",
             f"This request would exceed your organization's rate limit of {limit:,} {unit} per minute. For details, "
             "refer to: https://docs.claude.com/en/api/rate-limits.",
-            headers={"retry-after": retry_after},
+            headers=headers,
         )
     unit = "tokens per min (TPM)" if what == "tokens" else "requests per min (RPM)"
     return ProviderError(
@@ -137,7 +142,7 @@ def _refusal(model: ModelSpec, what: str, bucket: _Bucket, requested: float) -> 
         f"Used {round(bucket.capacity - bucket.level)}, Requested {round(requested)}. "
         f"Please try again in {_short(wait)}. Visit https://platform.openai.com/account/rate-limits to learn more.",
         code="rate_limit_exceeded",
-        headers={"retry-after": retry_after, "retry-after-ms": str(math.ceil(wait * 1_000))},
+        headers={**headers, "retry-after-ms": str(math.ceil(wait * 1_000))},
     )
 
 

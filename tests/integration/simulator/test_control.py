@@ -205,6 +205,8 @@ async def test_requests_beyond_the_limit_wait_for_the_bucket(manual_clock: Manua
         assert refused.status == 429
         wait = int(refused.headers["retry-after"])
         assert 0 < wait <= 30
+        name = "anthropic-ratelimit-requests-remaining" if wire == "anthropic" else "x-ratelimit-remaining-requests"
+        assert refused.headers[name] == "0"
         manual_clock.advance(wait)
         assert (await ask()).status == 200
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -84,6 +85,18 @@ async def test_a_drop_breaks_the_connection_after_the_given_chunks(
         await ask(client, wire, stream=True)
     record = client.simulator.requests[-1]
     assert (record.text_chunks, record.finished, record.client_closed_at) == (after, False, None)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("kind", ["drop", "error_event", "truncate", "garbage", "splice"])
+async def test_what_breaks_a_stream_may_come_a_pause_after_its_last_chunk(client: Client, wire: str, kind: Any) -> None:
+    client.simulator.faults.add(Fault(kind=kind, after_chunks=3, pause=0.2))
+    with suppress(aiohttp.ClientError):
+        await ask(client, wire, stream=True)
+    record = client.simulator.requests[-1]
+    assert record.ended_at is not None
+    assert record.first_byte_at is not None
+    assert record.ended_at - record.first_byte_at >= 0.19
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -189,13 +202,18 @@ async def test_two_streams_can_be_spliced(client: Client) -> None:
     assert len(set(ids)) == 2
 
 
-async def test_a_request_can_be_accepted_and_dropped(client: Client) -> None:
-    client.simulator.faults.add(Fault(kind="accept_then_drop"))
-    with pytest.raises(aiohttp.ClientError):
+@pytest.mark.parametrize("kind", ["accept_then_drop", "drop"])
+@pytest.mark.parametrize(("abrupt", "seen"), [(True, aiohttp.ClientOSError), (False, aiohttp.ServerDisconnectedError)])
+async def test_a_request_can_be_accepted_and_dropped(
+    client: Client, kind: Any, abrupt: bool, seen: type[Exception]
+) -> None:
+    client.simulator.faults.add(Fault(kind=kind, abrupt=abrupt))
+    with pytest.raises(aiohttp.ClientError) as caught:
         await client.anthropic()
+    assert type(caught.value) is seen
     record = client.simulator.requests[-1]
     assert record.body["model"] == "claude-sonnet-5-5"
-    assert (record.status, record.fault) == (None, "accept_then_drop")
+    assert record.dropped
 
 
 async def test_a_redirect_and_a_web_page_can_come_instead(client: Client) -> None:
