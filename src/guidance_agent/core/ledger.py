@@ -43,6 +43,7 @@ def ledger_row(call: ModelCall) -> Row:
         "unit_prices": None if cost is None else dataclasses.asdict(cost.prices),
         "cache_outcome": call.cache_outcome,
         "cache_parts": dict(call.cache_parts),
+        "cache_use": dict(call.cache_use),
         "simulated": call.simulated,
         "request_id": call.request_id,
         "error": call.error,

@@ -160,6 +160,7 @@ model_calls = sa.Table(
     sa.Column("unit_prices", _json(), nullable=True),
     sa.Column("cache_outcome", sa.String(64), nullable=False),
     sa.Column("cache_parts", _json(), nullable=False),
+    sa.Column("cache_use", _json(), nullable=False, default=dict),
     sa.Column("simulated", sa.Boolean, nullable=False),
     sa.Column("request_id", sa.String(200), nullable=True),
     sa.Column("error", sa.Text, nullable=True),

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from guidance_agent.core.clock import Clock
 from guidance_agent.errors import ModelError
+from guidance_agent.llm.cache_use import part_uses
 from guidance_agent.llm.caching import CacheHistory, CallIdentity, cache_parts
 from guidance_agent.llm.messages import (
     CacheOutcome,
@@ -149,6 +150,7 @@ class CallRecorder:
             cost=None if usage is None else self._prices.cost(self.model, usage),
             cache_outcome=self._cache_outcome(reported),
             cache_parts={} if prepared is None else cache_parts(prepared.plan),
+            cache_use={} if prepared is None else part_uses(prepared.request, prepared.plan, reported),
             simulated=self.simulated,
             request_id=self.request_id or (error.request_id if isinstance(error, ModelError) else None),
             error=None if error is None else str(error),

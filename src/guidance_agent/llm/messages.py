@@ -182,7 +182,8 @@ class Cost:
 class ModelCall:
     """The record of one call, whatever became of it: one row of the usage ledger.
 
-    `cost` is None when the model has no price; `usage` is None when the call failed before any was known.
+    `cost` is None when the model has no price; `usage` is None when the call failed before any was known. `cache_parts`
+    and `cache_use` say for each part of the prompt what it was and what became of it; see `llm/cache_use.py`.
     """
 
     id: str
@@ -200,6 +201,7 @@ class ModelCall:
     cost: Cost | None
     cache_outcome: CacheOutcome
     cache_parts: Mapping[str, str]
+    cache_use: Mapping[str, str]
     simulated: bool
     request_id: str | None
     error: str | None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ __all__ = [
     "MOVING_PARTS",
     "PERSONAL_PARTS",
     "MeasuredPrompt",
+    "estimated_tokens",
     "measure_prompt",
     "plan_explicit",
     "plan_none",
@@ -85,6 +86,11 @@ def measure_prompt(request: ModelRequest, *, token_factor: float = 1.0) -> Measu
         if message.part is not None:
             parts.append(_part(message.part, index, fingerprint, counted * token_factor))
     return MeasuredPrompt(tuple(parts), tuple(prefixes), request.messages)
+
+
+def estimated_tokens(messages: Iterable[Message]) -> int:
+    """Return about how many tokens the messages have, by the measure of the parts."""
+    return sum(map(_tokens, messages))
 
 
 def plan_explicit(

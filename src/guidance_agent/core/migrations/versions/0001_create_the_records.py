@@ -104,6 +104,7 @@ def upgrade() -> None:
         sa.Column("unit_prices", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("cache_outcome", sa.String(length=64), nullable=False),
         sa.Column("cache_parts", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("cache_use", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("simulated", sa.Boolean(), nullable=False),
         sa.Column("request_id", sa.String(length=200), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
