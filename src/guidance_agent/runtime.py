@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.types import JsonObject
     from guidance_agent.knowledge.loader import Knowledge
     from guidance_agent.llm.gateway import ModelGateway
+    from guidance_agent.llm.response_cache import ResponseCache
     from guidance_agent.provider_simulator import ProviderSimulator
     from guidance_agent.retrieval.retriever import Retriever
 
@@ -133,8 +134,21 @@ class Runtime:
         if self.simulated:
             await self._start_simulator(stack)
         sinks = [UsageLedger(self.journal, simulated=self.simulated)]
-        gateway = ModelGateway(self.settings, environ=self._environ, clock=self.clock, sinks=sinks)
+        gateway = ModelGateway(
+            self.settings, environ=self._environ, clock=self.clock, sinks=sinks, responses=self._response_cache()
+        )
         self.gateway = await stack.enter_async_context(gateway)
+
+    def _response_cache(self) -> ResponseCache | None:
+        wanted = self.settings.response_cache
+        if not wanted.enabled:
+            return None
+        from guidance_agent import __version__
+        from guidance_agent.core.response_cache import ResponseCacheTable
+        from guidance_agent.llm.response_cache import ResponseCache
+
+        store = ResponseCacheTable(self.database, self.clock, ttl=wanted.ttl, max_entries=wanted.max_entries)
+        return ResponseCache(store, operations=wanted.operations, release=__version__, simulated=self.simulated)
 
     async def _start_simulator(self, stack: contextlib.AsyncExitStack) -> None:
         from guidance_agent.provider_simulator import ProviderSimulator, SimulatorSettings

@@ -19,6 +19,7 @@ from guidance_agent.llm.messages import (
     ModelCall,
     ModelRequest,
     Timing,
+    UnitPrices,
     Usage,
 )
 from guidance_agent.llm.tokens import estimate_tokens
@@ -29,6 +30,7 @@ __all__ = ["CallRecorder", "Prices", "UsageSink"]
 SIMULATOR_HEADER = "x-provider-simulator"
 
 _CHARACTERS_PER_TOKEN = 4
+_FREE = Cost(0.0, UnitPrices(input=0.0, output=0.0, source="local response cache"))
 _logger = logging.getLogger("guidance_agent.llm")
 
 
@@ -77,6 +79,7 @@ class CallRecorder:
         self._first_token: float | None = None
         self._chunks = 0
         self._length = 0
+        self._replayed = False
 
     def begin_attempt(self, call: PreparedCall, transport: str) -> None:
         """Note that `call` is about to be sent; what an attempt before it reported no longer counts."""
@@ -89,6 +92,13 @@ class CallRecorder:
         self.finish_reason = None
         self.request_id = None
         self._chunks = self._length = 0
+
+    def replayed(self, call: PreparedCall) -> None:
+        """Note that the local response cache answers `call`: no provider is asked, and nothing is paid."""
+        self._prepared = call
+        self._transport = "response_cache"
+        self.model = call.request.model
+        self._replayed = True
 
     def answered(self, headers: Iterable[str], request_id: str | None) -> None:
         """Note the headers (lower-case names) and the request id of an answer."""
@@ -122,8 +132,9 @@ class CallRecorder:
     def timing(self) -> Timing:
         total = self._clock.monotonic() - self._started
         rate = None
-        if self._first_token is not None and self.usage is not None and total > self._first_token:
-            rate = self.usage.output_tokens / (total - self._first_token)
+        usage = None if self._replayed else self.usage
+        if usage is not None and self._first_token is not None and total > self._first_token:
+            rate = usage.output_tokens / (total - self._first_token)
         return Timing(first_token=self._first_token, total=total, chunks=self._chunks, tokens_per_second=rate)
 
     def finish(self, outcome: str, error: BaseException | None = None) -> ModelCall:
@@ -147,7 +158,7 @@ class CallRecorder:
             attempts=self.attempts,
             timing=self.timing,
             usage=usage,
-            cost=None if usage is None else self._prices.cost(self.model, usage),
+            cost=self._cost(usage),
             cache_outcome=self._cache_outcome(reported),
             cache_parts={} if prepared is None else cache_parts(prepared.plan),
             cache_use={} if prepared is None else part_uses(prepared.request, prepared.plan, reported),
@@ -166,7 +177,14 @@ class CallRecorder:
                 _logger.exception("A usage sink failed: %s; the record of call %s is not in it.", sink, self.call.id)
         return self.call
 
+    def _cost(self, usage: Usage | None) -> Cost | None:
+        if self._replayed:
+            return _FREE
+        return None if usage is None else self._prices.cost(self.model, usage)
+
     def _final_usage(self, *, completed: bool) -> Usage | None:
+        if self._replayed:
+            return Usage()
         reported = self.usage
         if reported is not None and not reported.estimated:
             return reported
@@ -186,6 +204,8 @@ class CallRecorder:
     def _cache_outcome(self, reported: Usage | None) -> CacheOutcome:
         if self._prepared is None:
             return "unknown"
+        if self._replayed:
+            return "local_hit"
         return self._history.observe(
             CallIdentity.of(self._prepared.endpoint, self._prepared.request),
             self._prepared.plan,

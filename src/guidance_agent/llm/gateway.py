@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from guidance_agent.core.clock import Clock, SystemClock
 from guidance_agent.llm.attempts import try_call
@@ -29,6 +29,9 @@ from guidance_agent.llm.tokens import estimate_tokens
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, Transport
 from guidance_agent.llm.transports.registry import check_transport, make_transport, transport_name
 from guidance_agent.settings import RetrySettings, Settings
+
+if TYPE_CHECKING:
+    from guidance_agent.llm.response_cache import CacheableCall, ResponseCache
 
 __all__ = ["Embeddings", "ModelGateway", "ModelStream", "UsageSink"]
 
@@ -54,6 +57,7 @@ class ModelGateway:
         prices: What calls cost; None is the bundled price map with the user's price file before it.
         transports: Replace the transports of these names; a name is a wire format or `litellm`.
         rng: Where the jitter of retries comes from.
+        responses: The local cache of whole answers; None keeps none.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class ModelGateway:
         prices: Prices | None = None,
         transports: Mapping[str, Transport] | None = None,
         rng: random.Random | None = None,
+        responses: ResponseCache | None = None,
     ) -> None:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
@@ -73,6 +78,7 @@ class ModelGateway:
         self._environ = os.environ if environ is None else environ
         self._sinks = tuple(sinks)
         self._prices: Prices = prices if prices is not None else PriceTable.load(settings.prices_file)
+        self._responses = responses
         self.prices_read = False
         self._closed = False
         self._history = CacheHistory(clock=self.clock.monotonic)
@@ -102,7 +108,7 @@ class ModelGateway:
 
     def stream(self, request: ModelRequest) -> ModelStream:
         """Return the stream of an answer; nothing is sent before it is read."""
-        return ModelStream(StreamCore(self, request, self._recorder(request)))
+        return ModelStream(StreamCore(self, request, self._recorder(request), self._cacheable(request)))
 
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the whole answer.
@@ -112,11 +118,23 @@ class ModelGateway:
             ConfigurationError: the model cannot be called as things are set up.
         """
 
-        async def once(call: PreparedCall, transport: Transport) -> RawCompletion:
-            return await transport.complete(call)
-
         recorder = self._recorder(request)
-        raw = await self._recorded(recorder, once)
+        cacheable = self._cacheable(request)
+
+        async def once(call: PreparedCall, transport: Transport) -> RawCompletion:
+            raw = await transport.complete(call)
+            if cacheable is not None:
+                cacheable.keep_whole(call, raw)
+            return raw
+
+        async def answer() -> RawCompletion:
+            found = None if cacheable is None else await cacheable.find()
+            if found is None:
+                return await try_call(self, request, recorder, once)
+            recorder.replayed(found.call)
+            return found.whole
+
+        raw = await self._recorded(recorder, answer)
         text, reasoning = _separated(raw)
         recorder.saw((Delta(text=text, reasoning=reasoning, finish_reason=raw.finish_reason),))
         call = recorder.finish("completed")
@@ -155,7 +173,7 @@ class ModelGateway:
             return await transport.embed(call, texts, dimensions)
 
         recorder = self._recorder(ModelRequest(model=model, messages=(), operation=operation, metadata=metadata or {}))
-        raw = await self._recorded(recorder, once)
+        raw = await self._recorded(recorder, lambda: try_call(self, recorder.request, recorder, once))
         if raw.usage is None:
             recorder.usage = Usage(input_tokens=sum(map(estimate_tokens, texts)), estimated=True)
         return Embeddings(vectors=raw.vectors, call=recorder.finish("completed"))
@@ -185,6 +203,11 @@ class ModelGateway:
 
     async def ready(self, request: ModelRequest) -> tuple[PreparedCall, Transport]:
         """Return the prepared call and the way to its provider, opened off the event loop on first use."""
+        call, transport = await self.routed(request)
+        return call, await self._transport(transport)
+
+    async def routed(self, request: ModelRequest) -> tuple[PreparedCall, str]:
+        """Return the prepared call and the name of its transport, which is not opened."""
         if self._closed:
             raise RuntimeError("The gateway is closed. Make calls inside its `async with` block.")
         resolved = self._resolved.get(request.model)
@@ -192,7 +215,7 @@ class ModelGateway:
             resolved = await resolve_async(request.model, self.settings, self._environ)
             self._resolved[request.model] = resolved
         call = self._prepared(request, resolved)
-        return call, await self._transport(call)
+        return call, transport_name(call, self.settings)
 
     def retry_settings(self, provider: str, operation: str) -> RetrySettings:
         """Return the retry settings of a call; see `Settings.retry_for`."""
@@ -239,18 +262,20 @@ class ModelGateway:
             timeouts=self.settings.timeouts,
         )
 
-    async def _transport(self, call: PreparedCall) -> Transport:
-        name = transport_name(call, self.settings)
+    def _cacheable(self, request: ModelRequest) -> CacheableCall | None:
+        return None if self._responses is None else self._responses.call(self, request)
+
+    async def _transport(self, name: str) -> Transport:
         if name not in self._transports:
             made = await make_transport(name, self.settings)
             # Another call may have made one while this one waited; an unused one holds nothing that needs closing.
             self._transports.setdefault(name, made)
         return self._transports[name]
 
-    async def _recorded(self, recorder: CallRecorder, once: Callable[[PreparedCall, Transport], Awaitable[Raw]]) -> Raw:
+    async def _recorded(self, recorder: CallRecorder, answer: Callable[[], Awaitable[Raw]]) -> Raw:
         """Return what a call that does not stream answered, with its figures noted; on failure leave its record."""
         try:
-            raw = await try_call(self, recorder.request, recorder, once)
+            raw = await answer()
         except asyncio.CancelledError as error:
             recorder.finish("cancelled", error)
             raise

@@ -29,7 +29,7 @@ Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "refusal", "tool_calls", "content_filter", "pause", "other"]
 CacheOutcome = str
 """One of `hit`, `first_write`, `part_changed:<part>`, `expired`, `below_minimum`, `not_supported`,
-`provider_miss`, `unknown`."""
+`provider_miss`, `unknown`; `local_hit` when the local response cache answered and no provider was asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from guidance_agent.errors import MidStreamError, ModelError
 from guidance_agent.llm.attempts import Door, try_call
@@ -21,6 +21,9 @@ from guidance_agent.llm.call_record import CallRecorder
 from guidance_agent.llm.messages import Delta, FinishReason, ModelCall, ModelRequest, Timing, Usage
 from guidance_agent.llm.reasoning_filter import DeltaFilter
 from guidance_agent.llm.transports.base import PreparedCall, Transport, TransportStream
+
+if TYPE_CHECKING:
+    from guidance_agent.llm.response_cache import CacheableCall
 
 __all__ = ["ModelStream", "StreamCore", "StreamDoor"]
 
@@ -143,11 +146,14 @@ class ModelStream:
 class StreamCore:
     """Everything of a stream but the caller's hold on it."""
 
-    def __init__(self, door: StreamDoor, request: ModelRequest, recorder: CallRecorder) -> None:
+    def __init__(
+        self, door: StreamDoor, request: ModelRequest, recorder: CallRecorder, cacheable: CacheableCall | None = None
+    ) -> None:
         self.recorder = recorder
         self.over = False
         self._door = door
         self._request = request
+        self._cacheable = cacheable
         self._stream: TransportStream | None = None
         self._filter = DeltaFilter()
         self._error: BaseException | None = None
@@ -219,7 +225,12 @@ class StreamCore:
     async def _begin(self) -> Sequence[Delta] | None:
         self._started = True
         self._door.opened(self)
-        stream, deltas = await try_call(self._door, self._request, self.recorder, self._once)
+        found = None if self._cacheable is None else await self._cacheable.find()
+        if found is None:
+            stream, deltas = await try_call(self._door, self._request, self.recorder, self._once)
+        else:
+            self.recorder.replayed(found.call)
+            stream, deltas = await self._up_to_first(found.answer)
         if self.over:
             await stream.aclose()
             return self._nothing_more()
@@ -232,6 +243,9 @@ class StreamCore:
     async def _once(self, call: PreparedCall, transport: Transport) -> tuple[TransportStream, Sequence[Delta] | None]:
         """Open the answer and read up to its first token, so that what fails before it can be tried again."""
         stream = await transport.open(call)
+        return await self._up_to_first(stream if self._cacheable is None else self._cacheable.recorded(call, stream))
+
+    async def _up_to_first(self, stream: TransportStream) -> tuple[TransportStream, Sequence[Delta] | None]:
         self.recorder.answered(stream.headers, stream.request_id)
         self._filter = DeltaFilter()
         deltas: list[Delta] = []
