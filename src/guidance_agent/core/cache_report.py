@@ -1,0 +1,305 @@
+"""What prompt caching did: calls, tokens, money, labels and parts, added up by the database from the usage ledger.
+
+The money is that of the input alone: what it cost, with its cache reads and writes, against what the same tokens would
+have cost at the input price of that day. Both come from the unit prices that each call was recorded with, by the rule
+of `llm/pricing.py`: a read or write without a price of its own costs what input costs. A call without a price, or
+without a known usage, is counted and has no part in the money; where no call of a line has a price, its money is None.
+
+Calls that embed texts have no prompt to cache and are left out. Simulated calls stand in a section of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from guidance_agent.core.database import Database
+from guidance_agent.core.schema import model_calls
+
+__all__ = [
+    "DIMENSIONS",
+    "CacheDimension",
+    "CacheFigures",
+    "CacheReport",
+    "CacheSection",
+    "PartFigures",
+    "cache_report",
+]
+
+CacheDimension = Literal["model", "day", "operation"]
+DIMENSIONS: tuple[CacheDimension, ...] = ("model", "day", "operation")
+"""What the calls can be grouped by. A day is one of UTC."""
+
+_PROMPT_ORDER = ("tools", "schema", "conduct", "requirements", "customer", "conversation")
+_CHANGED = "part_changed:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheFigures:
+    """What caching did for some calls.
+
+    Attributes:
+        calls: All of them.
+        input_tokens: Neither read nor written. A prompt's tokens are these, the read and the written ones.
+        written_5m_tokens: Written for five minutes, or for the thirty of a model with one life for all.
+        without_usage: Calls of which no token count is known, as of one that failed.
+        estimated: Calls whose usage is estimated at least in part.
+        without_price: Calls with a usage and without a price.
+        paid_usd: What the input of the calls with a price cost, writes included; None when there are none.
+        uncached_usd: What the same input would have cost without caching; None when there are none.
+        outcomes: Calls by their label.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    read_tokens: int = 0
+    written_5m_tokens: int = 0
+    written_1h_tokens: int = 0
+    without_usage: int = 0
+    estimated: int = 0
+    without_price: int = 0
+    paid_usd: float | None = None
+    uncached_usd: float | None = None
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def hits(self) -> int:
+        return self.outcomes.get("hit", 0)
+
+    @property
+    def total_input_tokens(self) -> int:
+        return self.input_tokens + self.read_tokens + self.written_5m_tokens + self.written_1h_tokens
+
+    @property
+    def read_share(self) -> float | None:
+        """Share of the input that was read from a cache; None without any input."""
+        return self.read_tokens / self.total_input_tokens if self.total_input_tokens else None
+
+    @property
+    def saved_usd(self) -> float | None:
+        """Net saving in US dollars, negative while writes have cost more than reads have brought; None if unknown."""
+        if self.paid_usd is None or self.uncached_usd is None:
+            return None
+        return self.uncached_usd - self.paid_usd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFigures:
+    """In how many calls a part was read as a whole, read at its beginning only, written, or paid in full.
+
+    `calls` are those that had the part and reported their usage, `changed` those whose label names this part.
+    """
+
+    calls: int = 0
+    read: int = 0
+    extended: int = 0
+    written: int = 0
+    uncached: int = 0
+    changed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSection:
+    """The figures of all real calls, or of all simulated ones.
+
+    `lines` holds one mapping for each dimension that was asked for: model, day or operation to its figures.
+    """
+
+    simulated: bool
+    total: CacheFigures
+    parts: Mapping[str, PartFigures]
+    lines: Mapping[CacheDimension, Mapping[str, CacheFigures]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheReport:
+    """A section for real and one for simulated calls, each only where there are such calls."""
+
+    since: datetime | None
+    until: datetime | None
+    sections: tuple[CacheSection, ...]
+
+
+class _UtcDay(FunctionElement[str]):
+    """The date of a moment in UTC as `YYYY-MM-DD`."""
+
+    inherit_cache = True
+    type = sa.String()
+
+
+@compiles(_UtcDay, "sqlite")
+def _sqlite_day(element: _UtcDay, compiler: Any, **options: Any) -> str:
+    # Moments are stored as text in UTC that begins with the date.
+    return f"substr({compiler.process(element.clauses, **options)}, 1, 10)"
+
+
+@compiles(_UtcDay, "postgresql")
+def _postgresql_day(element: _UtcDay, compiler: Any, **options: Any) -> str:
+    return f"to_char({compiler.process(element.clauses, **options)} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+
+
+async def cache_report(
+    database: Database,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    model: str | None = None,
+    by: Sequence[CacheDimension] = (),
+) -> CacheReport:
+    """Return the figures of the calls that began in a period.
+
+    Args:
+        database: The records.
+        since: First moment of the period; None for no bound.
+        until: First moment after it; None for no bound.
+        model: Only calls of this model, as recorded; None for all.
+        by: What the lines of a section are grouped by, besides its total and its parts.
+
+    Raises:
+        DatabaseUnavailableError: when the records cannot be read.
+    """
+    chosen = [model_calls.c.operation != "embedding"]
+    if since is not None:
+        chosen.append(model_calls.c.started_at >= since)
+    if until is not None:
+        chosen.append(model_calls.c.started_at < until)
+    if model is not None:
+        chosen.append(model_calls.c.model == model)
+    return await database.run(lambda connection: _report(connection, chosen, since, until, by))
+
+
+def _report(
+    connection: sa.Connection,
+    chosen: Sequence[sa.ColumnElement[bool]],
+    since: datetime | None,
+    until: datetime | None,
+    by: Sequence[CacheDimension],
+) -> CacheReport:
+    totals = _figures(connection, chosen)
+    parts = _parts(connection, chosen)
+    lines = {dimension: _figures(connection, chosen, _COLUMNS[dimension]) for dimension in by}
+    sections = tuple(
+        CacheSection(
+            simulated=simulated,
+            total=totals[simulated][""],
+            parts=parts.get(simulated, {}),
+            lines={dimension: lines[dimension].get(simulated, {}) for dimension in by},
+        )
+        for simulated in sorted(totals)
+    )
+    return CacheReport(since=since, until=until, sections=sections)
+
+
+_COLUMNS: Mapping[CacheDimension, sa.ColumnElement[str]] = {
+    "model": model_calls.c.model,
+    "day": _UtcDay(model_calls.c.started_at),
+    "operation": model_calls.c.operation,
+}
+
+
+def _price(name: str, *otherwise: str) -> sa.ColumnElement[float]:
+    prices = [model_calls.c.unit_prices[each].as_float() for each in (name, *otherwise)]
+    return sa.func.coalesce(*prices) if otherwise else prices[0]
+
+
+def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    return sa.func.sum(sa.case((condition, 1), else_=0))
+
+
+def _sums() -> tuple[sa.Label[Any], ...]:
+    row = model_calls.c
+    known = row.input_tokens.is_not(None)
+    priced = row.cost_usd.is_not(None)
+    total = row.input_tokens + row.cache_read_tokens + row.cache_write_5m_tokens + row.cache_write_1h_tokens
+    paid = (
+        row.input_tokens * _price("input")
+        + row.cache_read_tokens * _price("cache_read", "input")
+        + row.cache_write_5m_tokens * _price("cache_write_5m", "input")
+        + row.cache_write_1h_tokens * _price("cache_write_1h", "cache_write_5m", "input")
+    )
+    return (
+        sa.func.count().label("calls"),
+        sa.func.coalesce(sa.func.sum(row.input_tokens), 0).label("input_tokens"),
+        sa.func.coalesce(sa.func.sum(row.cache_read_tokens), 0).label("read_tokens"),
+        sa.func.coalesce(sa.func.sum(row.cache_write_5m_tokens), 0).label("written_5m_tokens"),
+        sa.func.coalesce(sa.func.sum(row.cache_write_1h_tokens), 0).label("written_1h_tokens"),
+        _count(~known).label("without_usage"),
+        _count(known & row.usage_estimated).label("estimated"),
+        _count(known & ~priced).label("without_price"),
+        sa.func.sum(sa.case((priced, paid))).label("paid_usd"),
+        sa.func.sum(sa.case((priced, total * _price("input")))).label("uncached_usd"),
+    )
+
+
+_ADDED = (
+    "calls",
+    "input_tokens",
+    "read_tokens",
+    "written_5m_tokens",
+    "written_1h_tokens",
+    "without_usage",
+    "estimated",
+    "without_price",
+)
+
+
+def _figures(
+    connection: sa.Connection, chosen: Sequence[sa.ColumnElement[bool]], name: sa.ColumnElement[str] | None = None
+) -> dict[bool, dict[str, CacheFigures]]:
+    """Return the figures of each group by its name, of real calls under False and of simulated ones under True.
+
+    Without `name` all calls are one group, called "".
+    """
+    keys = (model_calls.c.simulated, model_calls.c.cache_outcome, *(() if name is None else (name,)))
+    shown = sa.literal("") if name is None else name
+    grouped = sa.select(*keys[:2], shown.label("group_name"), *_sums()).where(*chosen).group_by(*keys)
+    collected: dict[bool, dict[str, list[sa.RowMapping]]] = {}
+    for row in connection.execute(grouped.order_by("group_name", model_calls.c.cache_outcome)).mappings():
+        collected.setdefault(bool(row["simulated"]), {}).setdefault(row["group_name"], []).append(row)
+    return {
+        simulated: {each: _added_up(rows) for each, rows in groups.items()} for simulated, groups in collected.items()
+    }
+
+
+def _added_up(rows: Sequence[sa.RowMapping]) -> CacheFigures:
+    return CacheFigures(
+        **{column: sum(int(row[column]) for row in rows) for column in _ADDED},
+        paid_usd=_known_sum(row["paid_usd"] for row in rows),
+        uncached_usd=_known_sum(row["uncached_usd"] for row in rows),
+        outcomes={row["cache_outcome"]: int(row["calls"]) for row in rows},
+    )
+
+
+def _known_sum(values: Iterable[float | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _parts(connection: sa.Connection, chosen: Sequence[sa.ColumnElement[bool]]) -> dict[bool, dict[str, PartFigures]]:
+    """Return what became of each part. What calls of one kind did to their parts is one group, so few rows come."""
+    uses = sa.cast(model_calls.c.cache_use, sa.Text)
+    keys = (model_calls.c.simulated, model_calls.c.cache_outcome, uses)
+    grouped = sa.select(*keys[:2], uses.label("uses"), sa.func.count().label("calls")).where(*chosen).group_by(*keys)
+    counted: dict[bool, dict[str, Counter[str]]] = {}
+    for simulated, outcome, uses_of_calls, calls in connection.execute(grouped):
+        section = counted.setdefault(bool(simulated), {})
+        for name, use in json.loads(uses_of_calls).items():
+            section.setdefault(name, Counter()).update({"calls": calls, use: calls})
+        if outcome.startswith(_CHANGED):
+            section.setdefault(outcome.removeprefix(_CHANGED), Counter()).update({"changed": calls})
+    return {
+        simulated: {name: PartFigures(**section[name]) for name in sorted(section, key=_place)}
+        for simulated, section in counted.items()
+    }
+
+
+def _place(name: str) -> tuple[int, str]:
+    return (_PROMPT_ORDER.index(name) if name in _PROMPT_ORDER else len(_PROMPT_ORDER), name)
