@@ -9,17 +9,20 @@ Nothing here waits or sends: the gateway does. The rules:
 - No attempt begins after `deadline`, counted from the first; a wait that would end after it is not begun. Each fallback
   has attempts and a deadline of its own, else a provider that stalls would use up the time of the one that works.
 - A fallback is asked after every failure of the model or the way to it, a refused key or an unknown model included. It
-  is not asked when the request itself was refused: the same words would be refused again, or cost twice.
+  is not asked when the request itself was refused, by status or by an event inside the stream: the same words would be
+  refused again, or cost twice.
 """
 
 from __future__ import annotations
 
 import random
 
-from guidance_agent.errors import ModelError, RequestRejectedError
+from guidance_agent.errors import MidStreamError, ModelError, RequestRejectedError
 from guidance_agent.settings import RetrySettings
 
 __all__ = ["RetrySchedule", "may_fall_back"]
+
+_REFUSED_REQUEST = frozenset({400, 413, 422})
 
 
 class RetrySchedule:
@@ -65,4 +68,6 @@ class RetrySchedule:
 
 def may_fall_back(error: ModelError) -> bool:
     """Return whether another model may succeed where this one failed with `error`."""
+    if isinstance(error, MidStreamError):
+        return error.status not in _REFUSED_REQUEST
     return not isinstance(error, RequestRejectedError)

@@ -39,12 +39,28 @@ def openai(code: str | None, message: str = "no", kind: str = "invalid_request_e
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
+GOOGLE_WRONG_KEY = {
+    "error": {
+        "code": 400,
+        "message": "API key not valid. Please pass a valid API key.",
+        "status": "INVALID_ARGUMENT",
+        "details": [
+            {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"},
+            {"@type": "type.googleapis.com/google.rpc.LocalizedMessage", "locale": "en-US"},
+        ],
+    }
+}
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind", "retryable"),
     [
         (401, anthropic("authentication_error"), AuthenticationError, False),
         (401, {"detail": "Unauthorized"}, AuthenticationError, False),
-        (400, {"code": "invalid-argument", "error": "Incorrect API key provided."}, AuthenticationError, False),
+        (400, openai("invalid_api_key"), AuthenticationError, False),
+        (400, GOOGLE_WRONG_KEY, AuthenticationError, False),
+        (400, [GOOGLE_WRONG_KEY], AuthenticationError, False),
+        (403, anthropic("authentication_error"), AuthenticationError, False),
         (402, openai(None, "Insufficient balance"), PermissionDeniedError, False),
         (403, anthropic("permission_error"), PermissionDeniedError, False),
         (404, anthropic("not_found_error", "model: x"), ModelNotFoundError, False),
@@ -55,6 +71,12 @@ def openai(code: str | None, message: str = "no", kind: str = "invalid_request_e
         (
             400,
             anthropic("invalid_request_error", "prompt is too long: 3 tokens > 2 maximum"),
+            ContextWindowExceededError,
+            False,
+        ),
+        (
+            400,
+            anthropic("invalid_request_error", "input length and `max_tokens` exceed context limit: 9 + 2 > 10, so …"),
             ContextWindowExceededError,
             False,
         ),
@@ -80,6 +102,54 @@ def test_status_and_body_decide_the_class(status: int, body: object, kind: type[
     assert error.status == status
     assert error.request_id == "req_1"
     assert "openai/gpt-6-luna" in str(error)
+
+
+MISLEADING = (
+    "Incorrect API key provided.",
+    "The API key is invalid, the token has expired.",
+    "Too many input tokens; the maximum context length, the context window, is exceeded.",
+    "Your question 'prompt is too long: 9 tokens > 8 maximum' is refused.",
+    "insufficient_quota rate_limit_exceeded overloaded_error context_length_exceeded model_not_found",
+    "429 529 401 timeout: try again in 20s",
+)
+
+
+@pytest.mark.parametrize("message", MISLEADING)
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, RequestRejectedError),
+        (401, AuthenticationError),
+        (403, PermissionDeniedError),
+        (404, ModelNotFoundError),
+        (429, RateLimitedError),
+        (500, ProviderUnavailableError),
+        (529, ProviderUnavailableError),
+    ],
+)
+def test_no_word_of_a_message_decides_the_class(status: int, kind: type[ModelError], message: str) -> None:
+    bodies = (
+        anthropic("some_new_error", message),
+        openai(None, message, kind="some_new_error"),
+        {"error": message, "code": "invalid-argument"},
+        {"detail": message},
+        message.encode(),
+    )
+    assert [type(of(status, body)) for body in bodies] == [kind] * len(bodies)
+
+
+@pytest.mark.parametrize("message", MISLEADING)
+def test_no_word_of_a_message_decides_whether_a_broken_stream_is_worth_a_retry(message: str) -> None:
+    refused, overloaded = {"type": "invalid_request_error"}, {"type": "overloaded_error"}
+    assert not mid_stream_error(ORIGIN, {**refused, "message": message}).retryable
+    assert mid_stream_error(ORIGIN, {**overloaded, "message": message}).retryable
+
+
+@pytest.mark.parametrize("status", [401, 404, 500, 503])
+def test_a_code_for_another_status_does_not_change_what_the_status_says(status: int) -> None:
+    codes = ("context_length_exceeded", "model_not_found", "insufficient_quota", "invalid_api_key")
+    plain = type(of(status, openai(None)))
+    assert [type(of(status, openai(code))) for code in codes] == [plain] * len(codes)
 
 
 def test_the_key_is_in_no_message() -> None:
@@ -136,6 +206,8 @@ def test_retry_after_counts_only_where_a_retry_makes_sense(status: int, expected
         ({"code": 400, "message": "Token limit reached"}, 400, False),
         ({"code": 502, "message": "Provider returned error"}, 502, True),
         ({"code": "insufficient_quota", "message": "x"}, 429, False),
+        ({"code": "string_above_max_length", "type": "invalid_request_error", "message": "x"}, 400, False),
+        ({"code": "9" * 5_000, "message": "x"}, None, True),
         ("plain words", None, True),
         (None, None, True),
     ],

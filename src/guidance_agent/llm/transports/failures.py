@@ -1,4 +1,11 @@
-"""What a provider's error answer means: status, headers and body become one typed error. Pure functions."""
+"""What a provider's error answer means: status, headers and body become one typed error. Pure functions.
+
+The class follows from the status and from the codes that a body carries for programs. Words decide nothing: a message
+may repeat what a customer wrote, and every provider words its errors as it likes. One exception: on some wires a prompt
+that is too long has no code of its own. Where the whole sentence of such a provider, from the beginning and with its
+figures, stands in a refused request (400, 413, 422), the refusal is called `ContextWindowExceededError`; it is handled
+exactly as any other refused request.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +45,17 @@ __all__ = [
 
 _LONGEST_MESSAGE = 400
 _LONGEST_REQUEST_ID = 200
-_WRONG_KEY = re.compile(
-    r"(?i)(incorrect|invalid|not valid|missing)[^.]{0,20}api.?key|api.?key[^.]{0,20}(invalid|not valid)"
+_QUOTA_CODE = "insufficient_quota"
+_WRONG_KEY_CODES = frozenset({"authentication_error", "invalid_api_key", "API_KEY_INVALID"})
+_UNKNOWN_MODEL_CODE = "model_not_found"
+_TOO_LONG_CODE = "context_length_exceeded"
+_DECIDING = _WRONG_KEY_CODES | {_QUOTA_CODE, _UNKNOWN_MODEL_CODE, _TOO_LONG_CODE}
+_TOO_LONG_SENTENCES = re.compile(
+    r"prompt is too long: \d+ tokens > \d+ maximum"
+    r"|input length and `max_tokens` exceed context limit: \d+ \+ \d+ > \d+"
+    r"|This model's maximum context length is \d+ tokens"
 )
-_TOO_LONG = re.compile(
-    r"(?i)prompt is too long|maximum context length|context.?(window|length)|too many (input )?tokens"
-)
+_REFUSED_REQUEST = frozenset({400, 413, 422})
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -81,8 +93,28 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
+    """What an error object says: to people, and to programs under any of the names that providers use."""
+
     message: str
-    code: str | None
+    codes: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> str | None:
+        """The code that tells most: the one that decides, else the first that is not only a number."""
+        for better in (_DECIDING.__contains__, lambda code: not code.isdecimal(), bool):
+            if found := next(filter(better, self.codes), None):
+                return found
+        return None
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status that the codes stand for; None for codes that are not known."""
+        for code in self.codes:
+            if len(code) == 3 and code.isdecimal() and 400 <= int(code) < 600:
+                return int(code)
+            if code in _STATUS_OF_TYPE:
+                return _STATUS_OF_TYPE[code]
+        return None
 
 
 def error_of_response(origin: Origin, status: int, headers: Mapping[str, str], body: bytes) -> ModelError:
@@ -111,10 +143,9 @@ def error_of_response(origin: Origin, status: int, headers: Mapping[str, str], b
 
 def mid_stream_error(origin: Origin, error: object) -> MidStreamError:
     """Return the error for an error object inside a stream that began with status 200."""
-    said = _of_error(error) or _Said(str(error), None)
-    code = said.code or ""
-    status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else _STATUS_OF_TYPE.get(code)
-    retryable = code != "insufficient_quota" and (status is None or status in (408, 409, 429) or status >= 500)
+    said = _of_error(error) or _Said(str(error))
+    status = said.status
+    retryable = _QUOTA_CODE not in said.codes and (status is None or status in (408, 409, 429) or status >= 500)
     return MidStreamError(
         f"{origin.provider} reported an error while {origin.model!r} was answering: {origin.clean(said.message)!r}. "
         + ("Ask again later." if retryable else "Correct the request before asking again."),
@@ -176,24 +207,24 @@ def _date(value: str | None) -> datetime | None:
 
 
 def _kind(origin: Origin, status: int, said: _Said) -> tuple[type[ModelError], str]:
-    code = said.code or ""
+    codes = frozenset(said.codes)
     if 300 <= status < 400:
         return ProviderUnreachableError, f"Redirects are not followed: correct the base URL {origin.base_url!r}."
-    if status == 401 or (status in (400, 403) and _WRONG_KEY.search(said.message)):
+    if status == 401 or (status in (400, 403) and codes & _WRONG_KEY_CODES):
         return AuthenticationError, f"Check the key for {origin.provider}."
     if status in (402, 403):
         return PermissionDeniedError, f"Check what the key for {origin.provider} may do, and the account's balance."
-    if status == 404 or code == "model_not_found":
+    if status == 404 or (status in _REFUSED_REQUEST and _UNKNOWN_MODEL_CODE in codes):
         return ModelNotFoundError, f"Check the model name and the base URL {origin.base_url!r}."
     if status == 429:
-        if "insufficient_quota" in code:
+        if _QUOTA_CODE in codes:
             return QuotaExhaustedError, "Top up the account; waiting does not help."
         return RateLimitedError, "Ask again later, or lower the rate."
     if status in (408, 409) or status >= 500:
         return ProviderUnavailableError, "Ask again later."
-    if code == "context_length_exceeded" or _TOO_LONG.search(said.message):
+    if status in _REFUSED_REQUEST and (_TOO_LONG_CODE in codes or _TOO_LONG_SENTENCES.match(said.message)):
         return ContextWindowExceededError, "Shorten the conversation or choose a model with a larger window."
-    return RequestRejectedError, "Correct the request."
+    return RequestRejectedError, "Correct what the provider names."
 
 
 def _said(body: bytes) -> _Said:
@@ -201,33 +232,38 @@ def _said(body: bytes) -> _Said:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return _Said(text, None)
+        return _Said(text)
     if isinstance(value, list) and value:
         value = value[0]
     if not isinstance(value, dict):
-        return _Said(text, None)
+        return _Said(text)
     error = _of_error(value.get("error"))
     if error is None:
-        return _of_error(value) or _Said(text, None)
-    return _Said(error.message, error.code or _word(value.get("code")))
+        return _of_error(value) or _Said(text)
+    return _Said(error.message, error.codes + _words(value.get("code")))
 
 
 def _of_error(error: object) -> _Said | None:
     if isinstance(error, str):
-        return _Said(error, None)
+        return _Said(error)
     if not isinstance(error, dict):
         return None
     fields: dict[str, Any] = error
     message = next((fields[name] for name in ("message", "detail", "error") if fields.get(name)), None)
     if message is None:
         return None
-    codes = (_word(fields.get("code")), _word(fields.get("type")))
-    known = [code for code in codes if code and (code in _STATUS_OF_TYPE or code == "context_length_exceeded")]
-    specific = codes[0] if codes[0] and not codes[0].isdecimal() else None
-    code = specific or (known[0] if known else None) or codes[1] or codes[0]
-    if "insufficient_quota" in codes:
-        code = "insufficient_quota"
-    return _Said(message if isinstance(message, str) else json.dumps(message), code)
+    # Google puts the word for programs into its error details (`google.rpc.ErrorInfo`).
+    details = fields.get("details")
+    listed = details if isinstance(details, list) else []
+    reasons = [detail.get("reason") for detail in listed if isinstance(detail, dict)]
+    return _Said(
+        message if isinstance(message, str) else json.dumps(message),
+        _words(fields.get("code"), fields.get("type"), *reasons),
+    )
+
+
+def _words(*values: object) -> tuple[str, ...]:
+    return tuple(word for word in map(_word, values) if word is not None)
 
 
 def _word(value: object) -> str | None:
