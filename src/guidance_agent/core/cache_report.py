@@ -5,7 +5,8 @@ have cost at the input price of that day. Both come from the unit prices that ea
 of `llm/pricing.py`: a read or write without a price of its own costs what input costs. A call without a price, or
 without a known usage, is counted and has no part in the money; where no call of a line has a price, its money is None.
 
-Calls that embed texts have no prompt to cache and are left out. Simulated calls stand in a section of their own.
+Left out are calls that have no prompt to cache, as those that embed texts, and answers of the local response cache, for
+which no provider was asked. Simulated calls stand in a section of their own.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class CacheSection:
     simulated: bool
     total: CacheFigures
     parts: Mapping[str, PartFigures]
-    lines: Mapping[CacheDimension, Mapping[str, CacheFigures]]
+    lines: Mapping[str, Mapping[str, CacheFigures]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +167,7 @@ async def cache_report(
     Raises:
         DatabaseUnavailableError: when the records cannot be read.
     """
-    chosen = [model_calls.c.operation != "embedding"]
+    chosen = [model_calls.c.operation != "embedding", model_calls.c.cache_outcome != "local_hit"]
     if since is not None:
         chosen.append(model_calls.c.started_at >= since)
     if until is not None:
