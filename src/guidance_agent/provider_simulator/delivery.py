@@ -7,6 +7,7 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
 
 from aiohttp import web
 
@@ -15,11 +16,12 @@ from guidance_agent.provider_simulator.pacing import Pacer
 from guidance_agent.provider_simulator.request_log import RequestRecord
 from guidance_agent.provider_simulator.settings import ChunkMode
 
-__all__ = ["Delivery", "cut_connection"]
+__all__ = ["Delivery", "cut_connection", "drop_request"]
 
 _WRITE_SIZE = 64 * 1024
 _HIGH_WATER = 256 * 1024
 _RETRY_AFTER_FULL = 0.002
+_CANCELLED_WITHIN = 5.0
 
 
 def cut_connection(transport: asyncio.Transport, *, abrupt: bool) -> None:
@@ -31,6 +33,15 @@ def cut_connection(transport: asyncio.Transport, *, abrupt: bool) -> None:
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+async def drop_request(request: web.Request, *, abrupt: bool) -> NoReturn:
+    """Cut the connection of a request that is not answered; its handler ends as if its client had left."""
+    cut_connection(require_transport(request), abrupt=abrupt)
+    # The server cancels the handler of a lost connection; an error instead would be logged as a fault of this program.
+    async with asyncio.timeout(_CANCELLED_WITHIN):
+        await asyncio.get_running_loop().create_future()
+    raise ConnectionResetError("the connection was cut on request")
 
 
 class Delivery:

@@ -15,7 +15,7 @@ from guidance_agent.provider_simulator.adapters import Adapter
 from guidance_agent.provider_simulator.admission import read_json, require_key
 from guidance_agent.provider_simulator.answer import Answer
 from guidance_agent.provider_simulator.clock import sleep_until
-from guidance_agent.provider_simulator.delivery import Delivery, cut_connection, require_transport
+from guidance_agent.provider_simulator.delivery import Delivery, drop_request, require_transport
 from guidance_agent.provider_simulator.faults import Fault, altered_answer, break_frames, fault_error, seeded
 from guidance_agent.provider_simulator.frames import with_line_ending
 from guidance_agent.provider_simulator.models import Wire
@@ -45,8 +45,7 @@ async def fault_before_answer(
             await sleep_until(state.clock, record.received_at + seconds)
         case "accept_then_drop":
             record.dropped = True
-            cut_connection(require_transport(request), abrupt=fault.abrupt)
-            raise ConnectionResetError("dropped on request before the answer")
+            await drop_request(request, abrupt=fault.abrupt)
         case "redirect":
             record.status = 307
             return web.Response(status=307, headers={"location": fault.location})
@@ -249,14 +248,14 @@ class Exchange:
         body = self._adapter.body(prompt, answer, use, now=self._arrived, rng=self._rng)
         data = json.dumps(body, ensure_ascii=False).encode()
         if fault is not None:
-            data = await self._broken_body(fault, data)
+            data = await self._broken_body(fault, data, headers)
         self._record.status = 200
         self._record.first_byte_at = clock.now()
         self._record.bytes_sent = len(data)
         self._record.finished = True
         return web.Response(body=data, content_type="application/json", headers=headers)
 
-    async def _broken_body(self, fault: Fault, data: bytes) -> bytes:
+    async def _broken_body(self, fault: Fault, data: bytes, headers: dict[str, str]) -> bytes:
         match fault.kind:
             case "error_event":
                 raise fault_error(fault, self._adapter.wire)
@@ -268,7 +267,18 @@ class Exchange:
                 seconds = float("inf") if fault.seconds is None else fault.seconds
                 await sleep_until(self._state.clock, self._state.clock.now() + seconds)
             case "drop":
+                await self._half(data, headers)
+                await sleep_until(self._state.clock, self._state.clock.now() + fault.pause)
                 self._record.dropped = True
-                cut_connection(require_transport(self._request), abrupt=fault.abrupt)
-                raise ConnectionResetError("dropped on request instead of the answer")
+                await drop_request(self._request, abrupt=fault.abrupt)
         return data
+
+    async def _half(self, data: bytes, headers: dict[str, str]) -> None:
+        """Send the head of a whole answer and the first half of its body."""
+        length = {"content-type": "application/json", "content-length": str(len(data))}
+        response = web.StreamResponse(headers={**headers, **length})
+        self._record.status = 200
+        await response.prepare(self._request)
+        self._record.first_byte_at = self._state.clock.now()
+        await response.write(data[: len(data) // 2])
+        self._record.bytes_sent = len(data) // 2

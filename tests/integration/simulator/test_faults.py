@@ -202,18 +202,36 @@ async def test_two_streams_can_be_spliced(client: Client) -> None:
     assert len(set(ids)) == 2
 
 
-@pytest.mark.parametrize("kind", ["accept_then_drop", "drop"])
 @pytest.mark.parametrize(("abrupt", "seen"), [(True, aiohttp.ClientOSError), (False, aiohttp.ServerDisconnectedError)])
-async def test_a_request_can_be_accepted_and_dropped(
-    client: Client, kind: Any, abrupt: bool, seen: type[Exception]
-) -> None:
-    client.simulator.faults.add(Fault(kind=kind, abrupt=abrupt))
+async def test_a_request_can_be_accepted_and_dropped(client: Client, abrupt: bool, seen: type[Exception]) -> None:
+    client.simulator.faults.add(Fault(kind="accept_then_drop", abrupt=abrupt))
     with pytest.raises(aiohttp.ClientError) as caught:
         await client.anthropic()
     assert type(caught.value) is seen
     record = client.simulator.requests[-1]
     assert record.body["model"] == "claude-sonnet-5-5"
-    assert record.dropped
+    assert (record.status, record.fault, record.dropped) == (None, "accept_then_drop", True)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("abrupt", [True, False])
+async def test_a_whole_answer_can_break_off_in_its_middle(client: Client, wire: str, abrupt: bool) -> None:
+    client.simulator.faults.add(Fault(kind="drop", abrupt=abrupt, pause=0.05))
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await ask(client, wire)
+    record = client.simulator.requests[-1]
+    assert (record.status, record.dropped, record.finished) == (200, True, False)
+
+
+@pytest.mark.parametrize("kind", ["accept_then_drop", "drop"])
+async def test_a_connection_that_is_cut_on_request_is_not_logged_as_an_error(
+    client: Client, kind: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.simulator.faults.add(Fault(kind=kind))
+    with pytest.raises(aiohttp.ClientError):
+        await client.anthropic()
+    await eventually(lambda: client.simulator.requests[-1].ended_at is not None)
+    assert caplog.text == ""
 
 
 async def test_a_redirect_and_a_web_page_can_come_instead(client: Client) -> None:
