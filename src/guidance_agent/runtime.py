@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -178,7 +179,8 @@ class Runtime:
         embedder: Embedder = HashedEmbedder()
         if self.settings.embedding_model is not None:
             provider = ProviderEmbedder(self.gateway, self.settings.embedding_model)
-            embedder = CachedEmbedder(provider, self.database, self.clock)
+            origin = partial(self.gateway.address, self.settings.embedding_model)
+            embedder = CachedEmbedder(provider, self.database, self.clock, origin=origin)
         self.memory = MemoryStream(self.database, self.clock, embedder)
         self.retriever = Retriever(
             self.knowledge, self.database, embedder, self.memory, include_simulated=self.simulated, clock=self.clock

@@ -196,6 +196,15 @@ class ModelGateway:
         check_transport(model, endpoint, self.settings)
         return profile.traits(qualified_name(model).partition("/")[2])
 
+    async def address(self, model: str) -> str:
+        """Return provider and address that answer for `model`, in one line.
+
+        Raises:
+            ConfigurationError: the model cannot be called as things are set up.
+        """
+        call, _ = await self.routed(ModelRequest(model=model, messages=()))
+        return f"{call.endpoint.provider} {call.endpoint.base_url or ''}".rstrip()
+
     def _resolve(self, model: str) -> Resolved:
         return self._resolved.get(model) or resolve(model, self.settings, self._environ)
 

@@ -11,7 +11,8 @@ import functools
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
@@ -38,6 +39,10 @@ __all__ = [
 ]
 
 _KEYS_AT_ONCE = 500
+_REMOVED_AT_ONCE = 500
+
+_FORM = "float32, L2 norm 1"
+"""What is kept of a vector; part of every key, so that another form is never read as this one."""
 
 
 class Embedder(Protocol):
@@ -140,21 +145,38 @@ class CachedEmbedder:
     """Asks `inner` only for what it has not embedded before.
 
     Every vector stays in the memory of the process, the least used going first. Those of shared texts are also kept in
-    the table `embedding_cache`; the words of customers never leave the process this way. The key covers all that
-    changes the vector: model, requested length and text.
+    the table `embedding_cache`, the oldest going first; the words of customers never leave the process this way. The
+    key covers all that changes the vector: where the model stands, its name, the requested length, the form in which a
+    vector is kept, and the text.
 
     Args:
         inner: What makes the vectors.
         database: Where vectors of shared texts are kept.
         clock: Tells when they were made.
+        origin: Tells where `inner` makes them, such as an address: another place may make others under the same name.
         capacity: Most vectors held in memory.
+        stored: Most vectors kept in the database.
+        max_age: How long they are kept there: a provider may change a model without changing its name.
     """
 
-    def __init__(self, inner: Embedder, database: Database, clock: Clock, *, capacity: int = 4_096) -> None:
+    def __init__(
+        self,
+        inner: Embedder,
+        database: Database,
+        clock: Clock,
+        *,
+        origin: Callable[[], Awaitable[str]] | None = None,
+        capacity: int = 4_096,
+        stored: int = 50_000,
+        max_age: timedelta = timedelta(days=90),
+    ) -> None:
         self._inner = inner
         self._database = database
         self._clock = clock
+        self._origin = origin
         self._capacity = capacity
+        self._most_stored = stored
+        self._max_age = max_age
         self._held: OrderedDict[str, FloatArray] = OrderedDict()
         self._requested = inner.dimensions
 
@@ -169,7 +191,8 @@ class CachedEmbedder:
     async def embed(self, texts: Sequence[str], *, shared: bool = False) -> FloatArray:
         import numpy as np
 
-        keys = [self._key(text) for text in texts]
+        origin = "" if self._origin is None else await self._origin()
+        keys = [self._key(origin, text) for text in texts]
         found = {key: self._held[key] for key in keys if key in self._held}
         if shared:
             found |= await self._stored([key for key in keys if key not in found])
@@ -191,8 +214,10 @@ class CachedEmbedder:
             )
         return np.stack([found[key] for key in keys])
 
-    def _key(self, text: str) -> str:
-        content = json.dumps([self.model, self._requested, text], ensure_ascii=True, separators=(",", ":"))
+    def _key(self, origin: str, text: str) -> str:
+        content = json.dumps(
+            [origin, self.model, self._requested, _FORM, text], ensure_ascii=True, separators=(",", ":")
+        )
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _hold(self, key: str, vector: FloatArray) -> None:
@@ -206,7 +231,9 @@ class CachedEmbedder:
         if not keys:
             return found
         for some in _chunks(list(dict.fromkeys(keys))):
-            query = sa.select(embedding_cache.c.key, embedding_cache.c.vector).where(embedding_cache.c.key.in_(some))
+            query = sa.select(embedding_cache.c.key, embedding_cache.c.vector).where(
+                embedding_cache.c.key.in_(some), embedding_cache.c.created_at > self._clock.now() - self._max_age
+            )
             rows = await self._database.run(functools.partial(_all_rows, query=query))
             found |= {row.key: vector_from_bytes(row.vector) for row in rows}
         return found
@@ -214,13 +241,28 @@ class CachedEmbedder:
     async def _store(self, made: Mapping[str, FloatArray]) -> None:
         now = self._clock.now()
         rows = [{"key": key, "vector": vector_to_bytes(vector), "created_at": now} for key, vector in made.items()]
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
-        statement = insert(embedding_cache).on_conflict_do_nothing()
-        await self._database.transaction(lambda connection: connection.execute(statement, rows))
+        insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(embedding_cache)
+        renewed = {name: insert.excluded[name] for name in ("vector", "created_at")}
+        statement = insert.on_conflict_do_update(index_elements=["key"], set_=renewed)
+        expired = embedding_cache.c.created_at <= now - self._max_age
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(statement, rows)
+            _remove_oldest(connection, expired, _REMOVED_AT_ONCE)
+            kept: int = connection.execute(sa.select(sa.func.count()).select_from(embedding_cache)).scalar_one()
+            if kept > self._most_stored:
+                _remove_oldest(connection, sa.true(), kept - self._most_stored)
+
+        await self._database.transaction(work)
 
 
 def _all_rows(connection: sa.Connection, *, query: sa.Executable) -> Sequence[sa.Row[Any]]:
     return connection.execute(query).all()
+
+
+def _remove_oldest(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> None:
+    oldest = sa.select(embedding_cache.c.key).where(which).order_by(embedding_cache.c.created_at).limit(limit)
+    connection.execute(sa.delete(embedding_cache).where(embedding_cache.c.key.in_(oldest)))
 
 
 def _chunks(keys: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from guidance_agent import Runtime, Settings
 from guidance_agent.core.clock import SystemClock
 from guidance_agent.core.database import Database
 from guidance_agent.core.schema import embedding_cache
 from guidance_agent.errors import MalformedResponseError, ModelError
 from guidance_agent.llm.gateway import ModelGateway
-from guidance_agent.provider_simulator import Fault, ProviderSimulator
+from guidance_agent.provider_simulator import Fault, ProviderSimulator, SimulatorSettings
 from guidance_agent.retrieval.embeddings import CachedEmbedder, ProviderEmbedder, embed, embed_batch
 
 MODEL = "openai/text-embedding-3-small"
@@ -140,6 +143,78 @@ async def test_the_cache_in_memory_is_bounded_and_drops_the_least_used(
     for text in ("a", "b", "a", "c", "a", "b"):
         await embedder.embed([text])
     assert asked(simulator) == [["a"], ["b"], ["c"], ["b"]]
+
+
+class MovableClock(SystemClock):
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+async def test_another_place_under_the_same_model_name_is_another_key(
+    gateway: ModelGateway, simulator: ProviderSimulator, database: Database
+) -> None:
+    async def elsewhere() -> str:
+        return "openai https://another.example/v1"
+
+    async def here() -> str:
+        return await gateway.address(MODEL)
+
+    for origin in (elsewhere, here, here):
+        embedder = CachedEmbedder(ProviderEmbedder(gateway, MODEL), database, SystemClock(), origin=origin)
+        await embedder.embed(["a"], shared=True)
+    assert len(asked(simulator)) == 2
+    assert await here() == f"openai {simulator.base_url}/v1"
+
+
+async def test_the_runtime_never_reads_the_vectors_of_another_address(
+    simulator: ProviderSimulator, tmp_path: Path
+) -> None:
+    kept = []
+    async with ProviderSimulator(SimulatorSettings.instant()) as another:
+        for place in (simulator, simulator, another, another):
+            provider = {"base_url": f"{place.base_url}/v1", "api_key": "sk-test-123456"}
+            settings = Settings.load(
+                data_dir=tmp_path / "data", background=False, embedding_model=MODEL, providers={"openai": provider}
+            )
+            async with Runtime(settings, environ={}) as runtime:
+                await runtime.retriever.warm()
+                kept.append(await stored(runtime.database))
+        facts = kept[0]
+        assert facts > 0
+        assert kept == [facts, facts, 2 * facts, 2 * facts]
+        for place in (simulator, another):
+            assert sum(len(batch) for batch in asked(place)) == facts
+
+
+async def test_a_stored_vector_is_made_again_when_it_is_too_old(
+    gateway: ModelGateway, simulator: ProviderSimulator, database: Database
+) -> None:
+    clock = MovableClock()
+    for age in (0, 29, 2, 29):
+        clock.ahead += timedelta(days=age)
+        embedder = CachedEmbedder(ProviderEmbedder(gateway, MODEL), database, clock, max_age=timedelta(days=30))
+        await embedder.embed(["a"], shared=True)
+    assert len(asked(simulator)) == 2
+    assert await stored(database) == 1
+
+
+async def test_what_is_stored_is_bounded_by_number_and_age(
+    gateway: ModelGateway, simulator: ProviderSimulator, database: Database
+) -> None:
+    clock = MovableClock()
+    embedder = CachedEmbedder(
+        ProviderEmbedder(gateway, MODEL, 16), database, clock, stored=3, max_age=timedelta(days=30)
+    )
+    for text in ("a", "b", "c", "d", "e"):
+        await embedder.embed([text], shared=True)
+        clock.ahead += timedelta(seconds=1)
+    assert await stored(database) == 3
+    clock.ahead += timedelta(days=31)
+    await embedder.embed(["f"], shared=True)
+    assert await stored(database) == 1
 
 
 async def test_no_texts_ask_nothing(gateway: ModelGateway, simulator: ProviderSimulator, database: Database) -> None:
