@@ -238,7 +238,7 @@ class AdvisorAgent:
 
         The advisor must not be entered with `async with`: it is opened in a thread of its own for this call.
         """
-        from guidance_agent.advisor.sync import iterate_in_thread
+        from guidance_agent.core.loop_thread import iterate_in_thread
 
         self._check_not_open()
         return iterate_in_thread(

@@ -1,56 +1,66 @@
-"""An async stream read from a thread that has no event loop."""
+"""An async stream read from code that has no event loop.
+
+The loop runs in a thread of its own for as long as the stream is read. What the stream needs to live (an advisor, a
+gateway) is opened and closed on the same loop, because connections belong to the loop that made them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["iterate_in_thread"]
+__all__ = ["LoopThread", "iterate_in_thread"]
 
 T = TypeVar("T")
 
+_END: Any = object()
+
 
 def iterate_in_thread(
-    owner: AbstractAsyncContextManager[Any], open_stream: Callable[[], AsyncGenerator[str, None]]
-) -> Iterator[str]:
+    owner: AbstractAsyncContextManager[Any], open_stream: Callable[[], AsyncIterable[T]]
+) -> Iterator[T]:
     """Yield what the stream yields, running it and its owner on an event loop in a thread of their own.
 
     A piece is asked of the stream when it is asked for here, and not before: what the stream has handed out is what the
     caller has received. Errors of the stream are raised here. Leaving the iterator early closes the stream and its
     owner before returning.
     """
-    with _LoopThread() as loop:
+    with LoopThread() as loop:
         loop.call(owner.__aenter__())
         try:
             stream = open_stream()
+            items = aiter(stream)
             try:
-                while (text := loop.call(_next(stream))) is not None:
-                    yield text
+                while (item := loop.call(_next(items))) is not _END:
+                    yield item
             finally:
-                loop.call(_close(stream, loop))
+                loop.call(_close(stream, items, loop))
         finally:
             loop.call(_leave(owner))
 
 
-async def _next(stream: AsyncGenerator[str, None]) -> str | None:
-    return await anext(stream, None)
+async def _next(items: AsyncIterator[T]) -> T:
+    return await anext(items, _END)
 
 
-async def _close(stream: AsyncGenerator[str, None], loop: _LoopThread) -> None:
+async def _close(stream: AsyncIterable[Any], items: AsyncIterator[Any], loop: LoopThread) -> None:
     # An interrupt may have come while a piece was awaited: that call is cancelled and ends first.
     await loop.others_end()
-    await stream.aclose()
+    for part in (items,) if items is stream else (items, stream):
+        close = getattr(part, "aclose", None)
+        if close is not None:
+            await close()
 
 
 async def _leave(owner: AbstractAsyncContextManager[Any]) -> None:
     await owner.__aexit__(None, None, None)
 
 
-class _LoopThread:
+class LoopThread:
     """An event loop that runs in a thread while the block is entered."""
 
     def __init__(self) -> None:
@@ -58,7 +68,7 @@ class _LoopThread:
         self._calls: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._main, name="guidance-agent-sync", daemon=True)
 
-    def __enter__(self) -> _LoopThread:
+    def __enter__(self) -> LoopThread:
         self._thread.start()
         return self
 
