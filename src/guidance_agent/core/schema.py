@@ -1,6 +1,10 @@
 """The tables: one schema for SQLite and PostgreSQL.
 
 Times are stored in UTC and read back aware. Leases are seconds since the epoch, because they are compared, never shown.
+JSON is kept as the text it was written as (`json` and not `jsonb`), so that a record reads the same on both.
+
+A length belongs to ids, hashes and words that the program chooses. What comes from outside has none, because SQLite
+does not look at lengths and PostgreSQL refuses the row; and what no text column holds is replaced on its way in.
 """
 
 from __future__ import annotations
@@ -9,8 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
+
+from guidance_agent.core.embedding_column import Embedding
+from guidance_agent.core.text import TextCleaner, is_storable
 
 __all__ = [
     "cases",
@@ -46,18 +52,43 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _json() -> sa.types.TypeEngine[Any]:
-    return sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+class _Stored(sa.types.TypeDecorator[str]):
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or is_storable(value):
+            return value
+        cleaner = TextCleaner()
+        return cleaner.clean(value) + cleaner.finish()
+
+
+class StoredText(_Stored):
+    """Text from outside, of any length: NUL and lone surrogates, which not every database holds, become U+FFFD."""
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        return dialect.type_descriptor(sa.Text())
+
+
+class StoredId(_Stored):
+    """An id of at most 64 characters; one that cannot be stored is not found, where a driver would raise."""
+
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(64)
 
 
 def _id(name: str = "id") -> sa.Column[str]:
-    return sa.Column(name, sa.String(64), primary_key=True)
+    return sa.Column(name, StoredId, primary_key=True)
 
 
 def _vector_columns() -> tuple[sa.Column[Any], ...]:
     return (
-        sa.Column("embedding", sa.LargeBinary, nullable=True),
-        sa.Column("embedding_model", sa.String(200), nullable=True),
+        sa.Column("embedding", Embedding, nullable=True),
+        sa.Column("embedding_model", StoredText, nullable=True),
         sa.Column("embedding_dimensions", sa.Integer, nullable=True),
     )
 
@@ -77,13 +108,13 @@ consultations = sa.Table(
     metadata,
     _id(),
     sa.Column("customer_id", sa.String(200), nullable=False),
-    sa.Column("advisor_id", sa.String(200), nullable=False),
+    sa.Column("advisor_id", StoredText, nullable=False),
     sa.Column("opened_at", UtcDateTime, nullable=False),
-    sa.Column("profile", _json(), nullable=False),
+    sa.Column("profile", sa.JSON, nullable=False),
     sa.Column("transcript_hash", sa.String(64), nullable=False),
     sa.Column("turn_count", sa.Integer, nullable=False, default=0),
     sa.Column("outcome", sa.String(16), nullable=False, default="open"),
-    sa.Column("outcome_reason", sa.Text, nullable=True),
+    sa.Column("outcome_reason", StoredText, nullable=True),
     sa.Column("outcome_source", sa.String(32), nullable=True),
     sa.Column("outcome_at", UtcDateTime, nullable=True),
     sa.Column("simulated", sa.Boolean, nullable=False),
@@ -97,10 +128,10 @@ turns = sa.Table(
     sa.Column("consultation_id", sa.ForeignKey("consultations.id"), nullable=False),
     sa.Column("ordinal", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("question", sa.Text, nullable=False),
-    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("question", StoredText, nullable=False),
+    sa.Column("model", StoredText, nullable=False),
     sa.Column("simulated", sa.Boolean, nullable=False),
-    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("owner", StoredText, nullable=False),
     sa.Column("lease_until", sa.Float, nullable=False),
     sa.Column("started_at", UtcDateTime, nullable=False),
     sa.Column("ended_at", UtcDateTime, nullable=True),
@@ -109,11 +140,11 @@ turns = sa.Table(
     sa.Column("delivered_length", sa.Integer, nullable=True),
     sa.Column("text_hash", sa.String(64), nullable=True),
     sa.Column("finish_reason", sa.String(32), nullable=True),
-    sa.Column("error", sa.Text, nullable=True),
+    sa.Column("error", StoredText, nullable=True),
     sa.Column("judgement", sa.String(32), nullable=True),
-    sa.Column("reasoning", sa.Text, nullable=True),
-    sa.Column("context", _json(), nullable=False),
-    sa.Column("timing", _json(), nullable=True),
+    sa.Column("reasoning", StoredText, nullable=True),
+    sa.Column("context", sa.JSON, nullable=False),
+    sa.Column("timing", sa.JSON, nullable=True),
     sa.Column("traceparent", sa.String(64), nullable=True),
     sa.UniqueConstraint("consultation_id", "ordinal"),
     sa.Index("ix_turns_state_lease", "state", "lease_until"),
@@ -126,8 +157,8 @@ turn_events = sa.Table(
     sa.Column("turn_id", sa.ForeignKey("turns.id"), primary_key=True),
     sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("type", sa.String(32), nullable=False),
-    sa.Column("text", sa.Text, nullable=True),
-    sa.Column("payload", _json(), nullable=False),
+    sa.Column("text", StoredText, nullable=True),
+    sa.Column("payload", sa.JSON, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -135,12 +166,12 @@ model_calls = sa.Table(
     "model_calls",
     metadata,
     _id(),
-    sa.Column("turn_id", sa.String(64), nullable=True),
-    sa.Column("consultation_id", sa.String(64), nullable=True),
-    sa.Column("operation", sa.String(64), nullable=False),
-    sa.Column("model", sa.String(200), nullable=False),
-    sa.Column("requested_model", sa.String(200), nullable=False),
-    sa.Column("provider", sa.String(64), nullable=False),
+    sa.Column("turn_id", StoredId, nullable=True),
+    sa.Column("consultation_id", StoredId, nullable=True),
+    sa.Column("operation", StoredText, nullable=False),
+    sa.Column("model", StoredText, nullable=False),
+    sa.Column("requested_model", StoredText, nullable=False),
+    sa.Column("provider", StoredText, nullable=False),
     sa.Column("transport", sa.String(32), nullable=False),
     sa.Column("started_at", UtcDateTime, nullable=False),
     sa.Column("outcome", sa.String(64), nullable=False),
@@ -149,21 +180,21 @@ model_calls = sa.Table(
     sa.Column("first_token_seconds", sa.Float, nullable=True),
     sa.Column("total_seconds", sa.Float, nullable=False),
     sa.Column("chunks", sa.Integer, nullable=False),
-    sa.Column("input_tokens", sa.Integer, nullable=True),
-    sa.Column("cache_read_tokens", sa.Integer, nullable=True),
-    sa.Column("cache_write_5m_tokens", sa.Integer, nullable=True),
-    sa.Column("cache_write_1h_tokens", sa.Integer, nullable=True),
-    sa.Column("output_tokens", sa.Integer, nullable=True),
-    sa.Column("reasoning_tokens", sa.Integer, nullable=True),
+    sa.Column("input_tokens", sa.BigInteger, nullable=True),
+    sa.Column("cache_read_tokens", sa.BigInteger, nullable=True),
+    sa.Column("cache_write_5m_tokens", sa.BigInteger, nullable=True),
+    sa.Column("cache_write_1h_tokens", sa.BigInteger, nullable=True),
+    sa.Column("output_tokens", sa.BigInteger, nullable=True),
+    sa.Column("reasoning_tokens", sa.BigInteger, nullable=True),
     sa.Column("usage_estimated", sa.Boolean, nullable=False),
     sa.Column("cost_usd", sa.Float, nullable=True),
-    sa.Column("unit_prices", _json(), nullable=True),
+    sa.Column("unit_prices", sa.JSON, nullable=True),
     sa.Column("cache_outcome", sa.String(64), nullable=False),
-    sa.Column("cache_parts", _json(), nullable=False),
-    sa.Column("cache_use", _json(), nullable=False, default=dict),
+    sa.Column("cache_parts", sa.JSON, nullable=False),
+    sa.Column("cache_use", sa.JSON, nullable=False, default=dict),
     sa.Column("simulated", sa.Boolean, nullable=False),
-    sa.Column("request_id", sa.String(200), nullable=True),
-    sa.Column("error", sa.Text, nullable=True),
+    sa.Column("request_id", StoredText, nullable=True),
+    sa.Column("error", StoredText, nullable=True),
     sa.Index("ix_model_calls_turn", "turn_id"),
     sa.Index("ix_model_calls_started", "started_at"),
 )
@@ -173,10 +204,10 @@ memories = sa.Table(
     metadata,
     _id(),
     sa.Column("customer_id", sa.String(200), nullable=False),
-    sa.Column("consultation_id", sa.String(64), nullable=False),
-    sa.Column("turn_id", sa.String(64), nullable=False),
+    sa.Column("consultation_id", StoredId, nullable=False),
+    sa.Column("turn_id", StoredId, nullable=False),
     sa.Column("kind", sa.String(32), nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("text", StoredText, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("last_retrieved_at", UtcDateTime, nullable=True),
     sa.Column("importance", sa.Float, nullable=True),
@@ -192,9 +223,9 @@ cases = sa.Table(
     "cases",
     metadata,
     _id(),
-    sa.Column("turn_id", sa.String(64), nullable=False, unique=True),
-    sa.Column("topic", sa.String(64), nullable=True),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("turn_id", StoredId, nullable=False, unique=True),
+    sa.Column("topic", StoredText, nullable=True),
+    sa.Column("text", StoredText, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("simulated", sa.Boolean, nullable=False),
     *_vector_columns(),
@@ -204,10 +235,10 @@ rules = sa.Table(
     "rules",
     metadata,
     _id(),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("text", StoredText, nullable=False),
     sa.Column("confidence", sa.Float, nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("evidence", _json(), nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("simulated", sa.Boolean, nullable=False),
     *_vector_columns(),
@@ -218,8 +249,8 @@ rule_releases = sa.Table(
     metadata,
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("released_at", UtcDateTime, nullable=False),
-    sa.Column("rule_ids", _json(), nullable=False),
-    sa.Column("note", sa.Text, nullable=False, default=""),
+    sa.Column("rule_ids", sa.JSON, nullable=False),
+    sa.Column("note", StoredText, nullable=False, default=""),
 )
 
 embedding_cache = sa.Table(
@@ -234,10 +265,10 @@ response_cache = sa.Table(
     "response_cache",
     metadata,
     sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("operation", sa.String(64), nullable=False),
-    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("operation", StoredText, nullable=False),
+    sa.Column("model", StoredText, nullable=False),
     sa.Column("simulated", sa.Boolean, nullable=False),
-    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("content", StoredText, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Index("ix_response_cache_created", "created_at"),
 )

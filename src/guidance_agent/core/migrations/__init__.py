@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
 
-__all__ = ["alembic_config", "upgrade"]
+__all__ = ["alembic_config", "downgrade", "upgrade"]
 
 _POSTGRES_LOCK = 7_016_385_208
 """Key of the advisory lock that lets one process migrate at a time; any constant number does."""
@@ -25,6 +25,16 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Upgrade within the caller's transaction; other processes that try the same wait for its end."""
+    _lock(connection)
+    command.upgrade(alembic_config(connection), revision)
+
+
+def downgrade(connection: Connection, revision: str) -> None:
+    """Downgrade within the caller's transaction; `base` removes every table, with all that is in them."""
+    _lock(connection)
+    command.downgrade(alembic_config(connection), revision)
+
+
+def _lock(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})")
-    command.upgrade(alembic_config(connection), revision)
