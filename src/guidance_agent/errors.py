@@ -34,6 +34,7 @@
     │   ├── SchemaVersionError
     │   └── JournalError
     │       └── LeaseLostError
+    ├── FileWriteError                a stream's text cannot be written to its file
     └── TurnEndedError                the turn was ended while the caller was away
         └── IdleConsumerError
 
@@ -43,6 +44,7 @@ decide on a retry; nothing in it holds a key or a customer's text.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "ContextWindowExceededError",
     "CustomerProfileError",
     "DatabaseUnavailableError",
+    "FileWriteError",
     "GuidanceAgentError",
     "HistoryError",
     "HistoryMismatch",
@@ -289,6 +292,17 @@ class JournalError(StorageError):
 
 class LeaseLostError(JournalError):
     """Raised when another process has closed the turn because this one let its lease run out."""
+
+
+class FileWriteError(GuidanceAgentError):
+    """Raised when a stream's text cannot be written to its file; `partial` is the file that holds the text so far.
+
+    `partial` is None when the file could not be begun: then nothing was read from the stream.
+    """
+
+    def __init__(self, message: str, *, partial: Path | None = None) -> None:
+        super().__init__(message)
+        self.partial = partial
 
 
 class TurnEndedError(GuidanceAgentError):

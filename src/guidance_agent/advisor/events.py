@@ -53,6 +53,16 @@ class _Base:
     turn_id: str
     sequence: int
 
+    @property
+    def customer_text(self) -> str:
+        """What of this event the customer reads; joined over a turn, the released text."""
+        return ""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the turn ended, if this event says that it failed."""
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnStarted(_Base):
@@ -90,6 +100,10 @@ class TextDelta(_Base):
     start: int
     end: int
 
+    @property
+    def customer_text(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withheld(_Base):
@@ -120,6 +134,10 @@ class Failed(_Base):
 
     error: str
     message: str
+
+    @property
+    def failure(self) -> str | None:
+        return f"{self.error}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

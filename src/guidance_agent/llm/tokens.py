@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["estimate_tokens"]
+__all__ = ["TokenCounter", "estimate_tokens"]
 
 _TOKEN = re.compile(r"[A-Za-z]{1,14}|\d{1,3}|[^\sA-Za-z\d]|\n+")
 
 _LONG = 2_000
+_COUNTED_AT_ONCE = 8_192
 
 
 def estimate_tokens(text: str) -> int:
@@ -25,6 +26,36 @@ def estimate_tokens(text: str) -> int:
     Long texts are remembered, because the stable parts of a prompt come with every call.
     """
     return _remembered(text) if len(text) >= _LONG else _count(text)
+
+
+class TokenCounter:
+    """Estimates the tokens of a text that arrives in pieces, as `estimate_tokens` does for the whole of it.
+
+    The estimate does not depend on where the text was cut, and no more of it is kept than one token.
+    """
+
+    __slots__ = ("_last", "_settled")
+
+    def __init__(self) -> None:
+        self._settled = 0
+        # The token that the text so far ends with: what comes next may belong to it.
+        self._last = ""
+
+    @property
+    def tokens(self) -> int:
+        return self._settled + bool(self._last)
+
+    def add(self, piece: str) -> None:
+        for start in range(0, len(piece), _COUNTED_AT_ONCE):
+            self._add(piece[start : start + _COUNTED_AT_ONCE])
+
+    def _add(self, piece: str) -> None:
+        text = self._last + piece
+        found = _TOKEN.findall(text)
+        self._last = found[-1] if found and text.endswith(found[-1]) else ""
+        if self._last.startswith("\n"):
+            self._last = "\n"
+        self._settled += len(found) - bool(self._last)
 
 
 def _count(text: str) -> int:
