@@ -44,8 +44,10 @@ decide on a retry; nothing in it holds a key or a customer's text.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "AuthenticationError",
