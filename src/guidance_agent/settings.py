@@ -89,6 +89,8 @@ class ProviderSettings(_Section):
     retry: RetrySettings | None = None
     cache_minimum_tokens: dict[str, int] = Field(default_factory=dict)
     context_window: dict[str, int] = Field(default_factory=dict)
+    cache_keys: int | None = Field(default=None, ge=1, le=1_000)
+    """Over how many prompt-cache keys consultations are spread, where the provider takes keys; None is its default."""
 
 
 class OperationSettings(_Section):

@@ -86,7 +86,7 @@ def resolve(model: str, settings: Settings, environ: Mapping[str, str]) -> Resol
         api_key=key,
         headers=dict(own.headers),
     )
-    return Resolved(endpoint, profile.with_overrides(own.cache_minimum_tokens, own.context_window))
+    return Resolved(endpoint, profile.with_overrides(own.cache_minimum_tokens, own.context_window, own.cache_keys))
 
 
 async def resolve_async(model: str, settings: Settings, environ: Mapping[str, str]) -> Resolved:

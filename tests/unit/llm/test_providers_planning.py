@@ -136,8 +136,15 @@ def test_the_turns_of_a_consultation_share_a_key_and_consultations_share_few(mod
     turns = {OPENAI.cache_plan(replace(consultation(model, n), cache_key="c-1")).cache_key for n in range(4)}
     assert len(turns) == 1
     keys = {OPENAI.cache_plan(replace(consultation(model, 0), cache_key=f"c-{n}")).cache_key for n in range(200)}
-    assert len(keys) == 8
+    assert len(keys) == 4
     assert all(key is not None and len(key) <= 64 for key in keys)
+
+
+def test_the_number_of_keys_follows_the_settings() -> None:
+    profile = OPENAI.with_overrides({}, {}, 9)
+    requests = [replace(consultation(GPT_PREFIX, 0), cache_key=f"c-{n}") for n in range(300)]
+    assert len({profile.cache_plan(request).cache_key for request in requests}) == 9
+    assert len({OPENAI.with_overrides({}, {}).cache_plan(request).cache_key for request in requests}) == 4
 
 
 def test_without_a_consultation_id_the_customer_chooses_the_shard() -> None:

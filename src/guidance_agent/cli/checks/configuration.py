@@ -131,7 +131,7 @@ def check_cache(settings: Settings, environ: Mapping[str, str]) -> Check:
         chosen = default_models(settings, environ)
         own = settings.providers.get(chosen.author.partition("/")[0], ProviderSettings())
         profile = profile_for(chosen.author.partition("/")[0], own.wire)
-        profile = profile.with_overrides(own.cache_minimum_tokens, own.context_window)
+        profile = profile.with_overrides(own.cache_minimum_tokens, own.context_window, own.cache_keys)
     except ConfigurationError as error:
         return failed("Prompt cache", error)
     customer, today = load_persona("janet").profile, SystemClock().today()

@@ -155,6 +155,8 @@ class Profile(ABC):
         fast_model: The same for private reasoning and ratings.
         cache_minimums: Minimum cacheable prefix by model id, in tokens; wins over the traits.
         context_windows: Context window by model id, in tokens; wins over the traits.
+        cache_keys: Over how many keys the consultations with the same shared parts are spread, where the provider takes
+            keys.
     """
 
     name: str
@@ -167,6 +169,7 @@ class Profile(ABC):
     fast_model: str | None = None
     cache_minimums: Mapping[str, int] = field(default_factory=dict)
     context_windows: Mapping[str, int] = field(default_factory=dict)
+    cache_keys: int = 1
 
     @abstractmethod
     def known_traits(self, model: str) -> ModelTraits:
@@ -185,6 +188,13 @@ class Profile(ABC):
             traits = replace(traits, minimum_cache_tokens=minimum)
         return replace(traits, context_window=window) if window is not None else traits
 
-    def with_overrides(self, cache_minimums: Mapping[str, int], context_windows: Mapping[str, int]) -> Self:
-        """Return the profile with traits of single models replaced."""
-        return replace(self, cache_minimums=dict(cache_minimums), context_windows=dict(context_windows))
+    def with_overrides(
+        self, cache_minimums: Mapping[str, int], context_windows: Mapping[str, int], cache_keys: int | None = None
+    ) -> Self:
+        """Return the profile with traits of single models replaced, and another number of keys unless that is None."""
+        return replace(
+            self,
+            cache_minimums=dict(cache_minimums),
+            context_windows=dict(context_windows),
+            cache_keys=self.cache_keys if cache_keys is None else cache_keys,
+        )

@@ -7,8 +7,9 @@ cache the start of a prompt by themselves.
 
 A key should see no more than about 15 requests a minute. One key for all customers breaks that at the sixteenth; one
 per consultation stays under it but makes every consultation write the parts that all of them share. So the key is the
-fingerprint of the shared parts and one of eight shards, chosen by the consultation: its turns meet the same cache, the
-shared parts are written at most eight times in half an hour, and eight times 15 requests a minute find their way.
+fingerprint of the shared parts and one of a few shards, chosen by the consultation: its turns meet the same cache, and
+the shared parts are written once for each shard. Four shards carry 60 requests a minute and model. A busier service
+needs more of them; a quiet one reads more with fewer, since every shard has to be written again after its life.
 """
 
 from __future__ import annotations
@@ -47,12 +48,9 @@ class OpenAIProfile(Profile):
 
     An unlisted model is treated as a new one of OpenAI's that caches by itself; a server of one's own belongs under
     `hosted_vllm`, `ollama` or a provider of its own in the settings, which take a temperature.
-
-    Attributes:
-        cache_key_shards: Keys over which the consultations with the same shared parts are spread.
     """
 
-    cache_key_shards: int = 8
+    cache_keys: int = 4
 
     def known_traits(self, model: str) -> ModelTraits:
         known = find_model(OPENAI_MODELS, model)
@@ -70,7 +68,7 @@ class OpenAIProfile(Profile):
         prompt = measure_prompt(request)
         if not request.use_cache:
             return plan_none(prompt, traits, note="caching is switched off for this call", enabled=False)
-        key = _cache_key(prompt, request.cache_key, self.cache_key_shards)
+        key = _cache_key(prompt, request.cache_key, self.cache_keys)
         if traits.caching == "explicit":
             return plan_explicit(prompt, traits, ttl=_ttl, look_back=0, cache_key=key)
         return plan_prefix(prompt, traits, cache_key=key)
