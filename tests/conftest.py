@@ -1,10 +1,15 @@
-"""Fixtures that every test may use: a scrubbed environment, real settings, a real database, a real advisor."""
+"""Fixtures that every test may use: a scrubbed environment, real settings, a real database, a real advisor.
+
+A test that uses `storage`, directly or through `settings` and what is built on it, runs on SQLite. In the folders of
+`ON_BOTH` it runs on PostgreSQL too, unless it is marked `only_on` for one of them. Where a test also has a `wire`, it
+runs with each wire on SQLite and with the first one on PostgreSQL.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +18,80 @@ import pytest_asyncio
 from guidance_agent import AdvisorAgent, CustomerProfile, Runtime, Settings
 from guidance_agent.core.clock import SystemClock
 from guidance_agent.core.database import Database, database_url
+from tests.postgres_server import OutsideServer, PostgresMissing, PostgresServer
+from tests.storage import Storage, migrated_database
 
 _PROVIDER_VARIABLES = ("_API_KEY", "_BASE_URL", "_API_BASE")
+_OUTSIDE_SERVER = os.environ.get("GUIDANCE_TEST_POSTGRES_URL")
+
+ON_BOTH = (
+    "integration/core",
+    "integration/advisor",
+    "integration/attacks",
+    "integration/retrieval",
+    "unit/core/test_memory.py",
+    "unit/advisor/test_consultations.py",
+)
+WIRED = ("integration/advisor", "integration/attacks")
+DATABASES = ("sqlite", "postgresql")
+WIRES = ("anthropic", "openai")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "only_on(database): the test is about what this database does")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    place = metafunc.definition.path.relative_to(Path(__file__).parent).as_posix()
+    wires = WIRES if "wire" in metafunc.fixturenames and place.startswith(WIRED) else ()
+    databases = _databases_of(metafunc, place) if "storage" in metafunc.fixturenames else ()
+    if wires and databases:
+        pairs = [(wire, name) for name in databases for wire in wires if name == databases[0] or wire == wires[0]]
+        metafunc.parametrize(("wire", "storage"), pairs, indirect=True)
+    elif wires:
+        metafunc.parametrize("wire", wires, indirect=True)
+    elif databases:
+        metafunc.parametrize("storage", databases, indirect=True)
+
+
+def _databases_of(metafunc: pytest.Metafunc, place: str) -> tuple[str, ...]:
+    marker = metafunc.definition.get_closest_marker("only_on")
+    if marker is not None:
+        return (str(marker.args[0]),)
+    return DATABASES if place.startswith(ON_BOTH) else DATABASES[:1]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[OutsideServer]:
+    """A PostgreSQL server for all tests of this process: the one of `GUIDANCE_TEST_POSTGRES_URL`, else its own."""
+    if _OUTSIDE_SERVER:
+        yield OutsideServer(_OUTSIDE_SERVER)
+        return
+    try:
+        server = PostgresServer()
+    except PostgresMissing as error:
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: OutsideServer) -> Iterator[str]:
+    """The name of a database with the schema and no rows, to make others from."""
+    with migrated_database(postgres) as name:
+        yield name
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """The database of this test: what settings and child processes find, unless they are told another."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield Storage("sqlite", None)
+        return
+    server: OutsideServer = request.getfixturevalue("postgres")
+    with server.database(template=request.getfixturevalue("migrated_template")) as url:
+        monkeypatch.setenv("GUIDANCE_DATABASE_URL", url)
+        yield Storage("postgresql", url)
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +113,19 @@ async def no_task_is_left_behind() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(storage: Storage, tmp_path: Path) -> Settings:
     """Settings of a fresh data folder, with an embedded simulator that answers at once and no background work."""
     return Settings.load(data_dir=tmp_path / "data", simulator="instant", background=False)
+
+
+@pytest.fixture
+def empty(storage: Storage, settings: Settings, request: pytest.FixtureRequest) -> Iterator[Settings]:
+    """Settings whose database has no schema yet."""
+    if storage.is_sqlite:
+        yield settings
+        return
+    with request.getfixturevalue("postgres").database() as url:
+        yield settings.model_copy(update={"database_url": url})
 
 
 @pytest.fixture

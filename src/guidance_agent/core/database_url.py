@@ -22,8 +22,8 @@ _SECRET_OPTIONS = ("sslpassword",)
 def database_url(settings: Settings) -> sa.URL:
     """Return the SQLAlchemy URL of the records; raise `ConfigurationError` when it is not one that can serve."""
     url = _url(settings)
-    if "\0" in str(url.render_as_string(hide_password=False)):
-        raise ConfigurationError("The path of the database holds a NUL character. Set data_dir or database_url anew.")
+    if any("\0" in str(part) for part in (*url, *url.query.values()) if part is not None):
+        raise ConfigurationError("The name of the database holds a NUL character. Set data_dir or database_url anew.")
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise ConfigurationError(
             "A database in memory would be gone with the process, and with it the record. Use sqlite:///FILE."

@@ -7,6 +7,7 @@ has was decided when its schema was made; the dialect of its engine is told when
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,12 +27,18 @@ class VectorBytes(bytes):
 
 
 class PgVector(sa.types.UserDefinedType[bytes]):
-    """pgvector's type `vector`, sent and received in its binary format."""
+    """pgvector's type `vector`, sent and received in its binary format: two lengths and float32 values, big-endian."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:
         return "vector"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[bytes | None], VectorBytes | None]:
+        return _to_wire
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[bytes | None], bytes | None]:
+        return _from_wire
 
     def column_expression(self, column: Any) -> sa.ColumnElement[bytes]:
         return sa.func.vector_send(column, type_=self)
@@ -49,12 +56,6 @@ class Embedding(sa.types.TypeDecorator[bytes]):
 
     def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
         return dialect.type_descriptor(PgVector() if has_vector_type(dialect) else sa.LargeBinary())
-
-    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
-        return value if value is None or not has_vector_type(dialect) else _to_wire(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:
-        return value if value is None or not has_vector_type(dialect) else _from_wire(bytes(value))
 
 
 def store_vectors(dialect: Dialect, *, in_type: bool) -> None:
@@ -76,14 +77,18 @@ def inner_product(column: sa.ColumnElement[bytes], vector: bytes) -> sa.ColumnEl
     return -negative
 
 
-def _to_wire(values: bytes) -> VectorBytes:
+def _to_wire(values: bytes | None) -> VectorBytes | None:
+    if values is None:
+        return None
     import numpy as np
 
     length = len(values) // 4
     return VectorBytes(length.to_bytes(2, "big") + b"\0\0" + np.frombuffer(values, "<f4").astype(">f4").tobytes())
 
 
-def _from_wire(data: bytes) -> bytes:
+def _from_wire(data: bytes | None) -> bytes | None:
+    if data is None:
+        return None
     import numpy as np
 
     return np.frombuffer(data, ">f4", offset=_HEADER_BYTES).astype("<f4").tobytes()

@@ -52,33 +52,31 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class _Stored(sa.types.TypeDecorator[str]):
-    impl = sa.String
+def _storable(text: str | None) -> str | None:
+    if text is None or is_storable(text):
+        return text
+    cleaner = TextCleaner()
+    return cleaner.clean(text) + cleaner.finish()
+
+
+class StoredText(sa.types.TypeDecorator[str]):
+    """Text from outside, of any length: NUL and lone surrogates, which not every database holds, become U+FFFD."""
+
+    impl = sa.Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or is_storable(value):
-            return value
-        cleaner = TextCleaner()
-        return cleaner.clean(value) + cleaner.finish()
+        return _storable(value)
 
 
-class StoredText(_Stored):
-    """Text from outside, of any length: NUL and lone surrogates, which not every database holds, become U+FFFD."""
-
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
-        return dialect.type_descriptor(sa.Text())
-
-
-class StoredId(_Stored):
+class StoredId(sa.types.TypeDecorator[str]):
     """An id of at most 64 characters; one that cannot be stored is not found, where a driver would raise."""
 
+    impl = sa.String(64)
     cache_ok = True
 
-    def __init__(self) -> None:
-        super().__init__(64)
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return _storable(value)
 
 
 def _id(name: str = "id") -> sa.Column[str]:

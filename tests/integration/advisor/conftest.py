@@ -11,6 +11,7 @@ import pytest_asyncio
 from guidance_agent import AdvisorAgent, Runtime
 from guidance_agent.provider_simulator import ProviderSimulator, SimulatorSettings
 from tests.integration.advisor.wiring import wired_settings
+from tests.storage import Storage
 
 
 @pytest_asyncio.fixture
@@ -19,9 +20,16 @@ async def simulator() -> AsyncIterator[ProviderSimulator]:
         yield running
 
 
-@pytest.fixture(params=["anthropic", "openai"])
+@pytest.fixture
 def wire(request: pytest.FixtureRequest) -> str:
+    """The wire format of the test's provider; `tests/conftest.py` says which ones a test runs with."""
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def on_each_database(storage: Storage) -> Storage:
+    """The settings of every test here find the database that the test runs on, in child processes too."""
+    return storage
 
 
 @pytest_asyncio.fixture

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.advisor.conftest import simulator, wire, wired, wired_runtime
+from tests.integration.advisor.conftest import on_each_database, simulator, wire, wired, wired_runtime
 
-__all__ = ["simulator", "wire", "wired", "wired_runtime"]
+__all__ = ["on_each_database", "simulator", "wire", "wired", "wired_runtime"]

@@ -1,4 +1,7 @@
-"""Disks that fill, files that vanish, schemas from elsewhere: nothing unjournaled is shown, and others go on."""
+"""Disks that fill, files that vanish, schemas from elsewhere: nothing unjournaled is shown, and others go on.
+
+What only a server can do to its clients is in `test_broken_server.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from guidance_agent import AdvisorAgent, Completed, Event, Failed, Runtime, Settings
+from guidance_agent.core.database import database_url
 from guidance_agent.core.schema import turns
 from guidance_agent.errors import (
     ConfigurationError,
@@ -29,6 +33,7 @@ from tests.integration.attacks.evidence import asks, calls_of, check_ended, even
 from tests.integration.attacks.faults_of_storage import every_connection, full_disk
 
 ENDS_WITHIN = 15.0
+on_sqlite = pytest.mark.only_on("sqlite")
 
 
 class Reader:
@@ -75,7 +80,7 @@ async def test_a_disk_that_fills_in_mid_stream_ends_its_turns_and_later_ones_go_
     readers = [Reader(wired, f"c-{number}") for number in range(5)]
     for reader in readers:
         await reader.has_text()
-    with full_disk(wired_runtime):
+    with full_disk(wired_runtime.database):
         for reader in readers:
             await reader.done()
             assert isinstance(reader.error, JournalError)
@@ -107,7 +112,7 @@ async def test_a_turn_that_one_failed_commit_ended_has_its_end_in_the_journal(
     reader = Reader(wired, "c")
     await reader.has_text()
     failing = _FailOnce()
-    with every_connection(wired_runtime, failing):
+    with every_connection(wired_runtime.database, failing):
         await reader.done()
     assert failing.failed
     row = await check_ended(wired_runtime, reader.turn_id, reader.text)
@@ -146,7 +151,7 @@ async def test_any_error_of_the_storage_reaches_the_caller_and_the_journal_goes_
 
     reader = Reader(wired, "c")
     await reader.has_text()
-    with every_connection(wired_runtime, fail):
+    with every_connection(wired_runtime.database, fail):
         await reader.done()
     assert isinstance(reader.error, JournalError)
     later = Reader(wired, "later")
@@ -202,6 +207,7 @@ async def test_a_step_of_the_clock_ends_no_live_turn(simulator: ProviderSimulato
         await reader.has_text(more_than=len(reader.text))
 
 
+@on_sqlite
 @pytest.mark.usefixtures("pieces")
 async def test_nothing_is_shown_that_was_written_to_a_deleted_file(wired: AdvisorAgent, wired_runtime: Runtime) -> None:
     path = Path(wired_runtime.database.url.database or "")
@@ -216,31 +222,25 @@ async def test_nothing_is_shown_that_was_written_to_a_deleted_file(wired: Adviso
     assert isinstance(reader.error, JournalError)
 
 
-def only_version(path: Path, version: str | None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path)
-    if version is not None:
-        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
-        connection.execute("INSERT INTO alembic_version VALUES (?)", (version,))
-    connection.commit()
-    connection.close()
-
-
-async def test_a_newer_schema_is_refused_and_left_as_it_is(settings: Settings) -> None:
-    path = settings.data_dir / "guidance.db"
-    only_version(path, "9999")
+async def test_a_newer_schema_is_refused_and_left_as_it_is(empty: Settings) -> None:
+    url = database_url(empty)
+    empty.data_dir.mkdir(parents=True)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(sa.text("INSERT INTO alembic_version VALUES ('9999')"))
     with pytest.raises(SchemaVersionError, match="9999"):
-        async with Runtime(settings, environ={}):
+        async with Runtime(empty, environ={}):
             pass
-    connection = sqlite3.connect(path)
-    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("alembic_version",)]
-    assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
-    connection.close()
+    with engine.connect() as connection:
+        assert sa.inspect(connection).get_table_names() == ["alembic_version"]
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all() == ["9999"]
+    engine.dispose()
 
 
-async def test_an_empty_database_is_refused_where_migrations_are_off(settings: Settings) -> None:
+async def test_an_empty_database_is_refused_where_migrations_are_off(empty: Settings) -> None:
     with pytest.raises(SchemaVersionError, match="doctor --migrate"):
-        async with Runtime(settings.model_copy(update={"auto_migrate": False}), environ={}):
+        async with Runtime(empty.model_copy(update={"auto_migrate": False}), environ={}):
             pass
 
 
@@ -251,6 +251,7 @@ async def broken(settings: Settings) -> GuidanceAgentError:
     return caught.value
 
 
+@on_sqlite
 @pytest.mark.parametrize("url", ["nonsense", "", "mysql://u:secret@h/x", "://", "sqlite"])
 async def test_a_url_that_is_none_is_a_configuration_error_and_tells_no_password(settings: Settings, url: str) -> None:
     error = await broken(settings.model_copy(update={"database_url": url}))
@@ -258,6 +259,7 @@ async def test_a_url_that_is_none_is_a_configuration_error_and_tells_no_password
     assert "secret" not in str(error)
 
 
+@on_sqlite
 async def test_a_missing_driver_names_the_extra(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     error = await broken(settings.model_copy(update={"database_url": "postgresql://u:secret@127.0.0.1:1/x"}))
@@ -265,6 +267,7 @@ async def test_a_missing_driver_names_the_extra(settings: Settings, monkeypatch:
     assert "secret" not in str(error)
 
 
+@on_sqlite
 async def test_a_file_that_is_no_database_or_a_folder_is_a_typed_error(settings: Settings, tmp_path: Path) -> None:
     text = tmp_path / "letter.txt"
     text.write_text("Dear Sir or Madam, this is no database. " * 200)
@@ -274,17 +277,20 @@ async def test_a_file_that_is_no_database_or_a_folder_is_a_typed_error(settings:
     assert text.read_text().startswith("Dear Sir")
 
 
+@on_sqlite
 async def test_a_data_folder_that_cannot_be_made_is_a_typed_error(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "data", Path("/proc/none"), Path("/dev/null/data")):
         assert "GUIDANCE_DATA_DIR" in str(await broken(settings.model_copy(update={"data_dir": folder})))
 
 
+@on_sqlite
 async def test_a_path_with_a_nul_is_a_typed_error(settings: Settings, tmp_path: Path) -> None:
     for changed in ({"data_dir": tmp_path / "a\0b"}, {"database_url": "sqlite:////tmp/a\0b"}):
         await broken(settings.model_copy(update=changed))
 
 
+@on_sqlite
 async def test_a_database_in_memory_serves_turns_at_once_or_is_refused(settings: Settings) -> None:
     in_memory = settings.model_copy(update={"database_url": "sqlite://"})
     try:

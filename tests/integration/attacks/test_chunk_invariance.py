@@ -13,6 +13,9 @@ from guidance_agent.provider_simulator import ProviderSimulator, Script, Simulat
 from tests.integration.advisor.wiring import author_says, wired_settings
 from tests.integration.attacks.evidence import asks, check_ended, public, replayed, shown
 
+of_the_wire = pytest.mark.only_on("sqlite")
+"""What is cut is on the wire; each round compares with records of its own, for which a folder is enough."""
+
 TEXTS = {
     "ascii": "You can take a quarter free of tax. The rest counts as income, so it may be taxed.",
     "emoji": "Family: \N{MAN}\u200d\N{WOMAN}\u200d\N{GIRL}. Money: \N{BANKNOTE WITH POUND SIGN}\ufe0f. Flag: "
@@ -61,6 +64,7 @@ async def outcomes(settings: SimulatorSettings, wire: str, data_dir: Path, scrip
         return found
 
 
+@of_the_wire
 @pytest.mark.parametrize("line_ending", ["\n", "\r\n"])
 async def test_the_cuts_of_the_bytes_change_nothing(wire: str, tmp_path: Path, line_ending: str) -> None:
     scripts = [Script(text=text) for text in TEXTS.values()]
@@ -80,6 +84,7 @@ def pieces_of(text: str, rng: random.Random) -> tuple[str, ...]:
     return tuple(pieces)
 
 
+@of_the_wire
 async def test_the_cuts_of_the_provider_change_no_text(wire: str, tmp_path: Path) -> None:
     whole = [Script(pieces=(text,)) for text in TEXTS.values()]
     plain = SimulatorSettings.instant(seed=1)

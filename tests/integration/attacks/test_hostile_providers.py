@@ -199,7 +199,7 @@ async def test_a_row_that_cannot_be_stored_does_not_end_the_turns_of_others(
     author_says(simulator, wire, Script(text="Hello."))
     assert await wired.provide_guidance(asks("a"), use_reasoning=False) == "Hello."
     (call,) = await calls_of(wired_runtime, 1)
-    wired_runtime.journal.add_rows(model_calls, [{**call, "id": "call_poison", "error": "\ud800"}])
+    wired_runtime.journal.add_rows(model_calls, [{**call, "id": "call_poison", "started_at": "long ago"}])
     wired_runtime.journal.add_rows(model_calls, [{**call, "id": "call_sound"}])
     assert await wired.provide_guidance(asks("b"), use_reasoning=False) == "Hello."
     assert "call_sound" in {row["id"] for row in await calls_of(wired_runtime, 3)}

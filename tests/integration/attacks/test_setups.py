@@ -149,6 +149,7 @@ async def test_a_fallback_answers_before_the_first_text_and_never_after_it(
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("sqlite")
 @pytest.mark.filterwarnings("ignore:Accessing the 'model_:pydantic.PydanticDeprecatedSince211")
 async def test_the_whole_path_through_litellm_shows_and_records_what_the_native_path_does(
     simulator: ProviderSimulator, wire: str, tmp_path: Path

@@ -1,14 +1,13 @@
-"""Several processes on one SQLite file: no lock errors, no lost rows, one migration."""
+"""Several processes on one database: no lock errors, no lost rows, one migration."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from guidance_agent import AdvisorAgent, Completed, Runtime
+from guidance_agent import AdvisorAgent, Completed, Runtime, Settings
 from guidance_agent.core.schema import consultations, memories, model_calls, turns
 from guidance_agent.provider_simulator import ProviderSimulator, Script
 from tests.integration.advisor.wiring import author_says, wired_settings
@@ -19,9 +18,11 @@ TURNS = 20
 
 
 @pytest.mark.slow
-async def test_processes_that_begin_on_an_empty_folder_and_stream_at_once_lose_nothing(
-    simulator: ProviderSimulator, wire: str, tmp_path: Path
+async def test_processes_that_begin_on_an_empty_database_and_stream_at_once_lose_nothing(
+    simulator: ProviderSimulator, wire: str, tmp_path: Path, empty: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if empty.database_url is not None:
+        monkeypatch.setenv("GUIDANCE_DATABASE_URL", empty.database_url)
     author_says(simulator, wire, Script(chunks=40, first_ms=0, interval_ms=10))
     names = ("ada", "ben", "cal")
     children = await asyncio.gather(
@@ -40,20 +41,18 @@ async def test_processes_that_begin_on_an_empty_folder_and_stream_at_once_lose_n
             assert len(await rows(runtime, table)) == TURNS * len(names)
 
 
-async def test_a_stranger_who_holds_the_write_lock_delays_streams_and_ends_none(
+async def test_a_stranger_who_locks_the_journal_delays_streams_and_ends_none(
     wired: AdvisorAgent, wired_runtime: Runtime, simulator: ProviderSimulator, wire: str
 ) -> None:
     author_says(simulator, wire, Script(chunks=60, first_ms=0, interval_ms=10))
     locked, released = asyncio.Event(), asyncio.Event()
-    path = wired_runtime.database.url.database
-    assert path is not None
+    lock = "BEGIN IMMEDIATE" if wired_runtime.database.is_sqlite else "LOCK TABLE turn_events IN EXCLUSIVE MODE"
 
     async def hold() -> None:
-        stranger = await asyncio.to_thread(sqlite3.connect, path, isolation_level=None, check_same_thread=False)
-        await asyncio.to_thread(stranger.execute, "BEGIN IMMEDIATE")
+        stranger = await asyncio.to_thread(wired_runtime.database.engine.connect)
+        await asyncio.to_thread(stranger.exec_driver_sql, lock)
         locked.set()
         await asyncio.sleep(1.5)
-        await asyncio.to_thread(stranger.execute, "ROLLBACK")
         await asyncio.to_thread(stranger.close)
         released.set()
 

@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import sqlalchemy as sa
 
 from guidance_agent.core.cache_report import DIMENSIONS, CacheReport, CacheSection, cache_report
-from guidance_agent.core.database import Database, database_url
+from guidance_agent.core.database import Database
 from guidance_agent.core.ledger import ledger_row
 from guidance_agent.core.schema import model_calls
 from guidance_agent.llm.messages import Cost, ModelCall, Timing, UnitPrices, Usage
 from guidance_agent.llm.pricing import cost_of
-from guidance_agent.settings import Settings
-from tests.postgres_server import PostgresServer
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CLAUDE = "anthropic/claude-sonnet-5-5"
 PRICES = UnitPrices(input=2e-6, output=10e-6, cache_read=0.1e-6, cache_write_5m=2.5e-6, cache_write_1h=4e-6)
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
-
-
-@pytest_asyncio.fixture(params=["sqlite", "postgresql"])
-async def records(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Database]:
-    if request.param == "sqlite":
-        async with Database(database_url(settings)) as opened:
-            yield opened
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    with server.database() as url:
-        async with Database(database_url(Settings.load(database_url=url))) as opened:
-            yield opened
+@pytest.fixture
+def records(database: Database) -> Database:
+    return database
 
 
 class Ledger:

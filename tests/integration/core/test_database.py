@@ -15,6 +15,8 @@ from guidance_agent.core.schema import metadata
 from guidance_agent.errors import ConfigurationError, DatabaseUnavailableError, SchemaVersionError
 from guidance_agent.settings import Settings
 
+on_sqlite = pytest.mark.only_on("sqlite")
+
 
 async def test_more_reads_than_threads_are_answered(database: Database) -> None:
     async with asyncio.timeout(20):
@@ -60,6 +62,7 @@ async def test_a_cancelled_transaction_gives_the_write_lock_back(database: Datab
                 await other.transaction(lambda connection: _select(connection, 2))
 
 
+@on_sqlite
 async def test_the_database_is_for_its_user_alone(database: Database) -> None:
     mode = await asyncio.to_thread(lambda: Path(database.url.database or "").stat().st_mode)
     assert mode & 0o077 == 0
@@ -76,6 +79,7 @@ async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     assert "half" not in names
 
 
+@on_sqlite
 async def test_committed_rows_survive_power_loss_settings(database: Database) -> None:
     def pragmas(connection: sa.Connection) -> tuple[str, int]:
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
@@ -102,8 +106,8 @@ async def test_the_migrations_make_the_schema_of_the_tables(database: Database) 
     assert differences == []
 
 
-async def test_processes_that_start_at_once_on_an_empty_folder_all_find_the_schema(tmp_path: Path) -> None:
-    url = database_url(Settings.load(data_dir=tmp_path / "new"))
+async def test_processes_that_start_at_once_on_an_empty_database_all_find_the_schema(empty: Settings) -> None:
+    url = database_url(empty)
 
     async def start() -> str | None:
         async with Database(url) as database:
@@ -128,12 +132,13 @@ async def test_a_newer_schema_is_refused_with_the_next_step(settings: Settings) 
             pytest.fail("a newer schema was opened")
 
 
-async def test_an_older_schema_is_refused_when_it_may_not_be_migrated(settings: Settings) -> None:
+async def test_an_older_schema_is_refused_when_it_may_not_be_migrated(empty: Settings) -> None:
     with pytest.raises(SchemaVersionError, match="--migrate"):
-        async with Database(database_url(settings), auto_migrate=False):
+        async with Database(database_url(empty), auto_migrate=False):
             pytest.fail("an empty database was opened")
 
 
+@on_sqlite
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
@@ -142,6 +147,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
             pytest.fail("a database below a file was opened")
 
 
+@on_sqlite
 async def test_a_file_that_is_no_database_is_named(settings: Settings) -> None:
     settings.data_dir.mkdir(parents=True)
     (settings.data_dir / "guidance.db").write_bytes(b"this is no database, it is a text" * 100)

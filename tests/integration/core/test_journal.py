@@ -12,12 +12,12 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from guidance_agent.core.clock import SystemClock
-from guidance_agent.core.database import Database, database_url
+from guidance_agent.core.database import Database
 from guidance_agent.core.journal import RENEW_SECONDS, Journal, JournalWrite
 from guidance_agent.core.records import Records
 from guidance_agent.core.schema import consultations, model_calls, turn_events, turns
 from guidance_agent.errors import JournalError, LeaseLostError
-from guidance_agent.settings import Settings
+from tests.integration.attacks.faults_of_storage import full_disk
 
 
 class Source:
@@ -176,51 +176,30 @@ async def test_a_closed_journal_refuses_instead_of_forgetting(database: Database
 
 
 async def test_a_full_disk_ends_the_turns_of_the_batch_and_shows_nothing_of_it(
-    settings: Settings, clock: SystemClock
+    database: Database, journal: Journal, clock: SystemClock
 ) -> None:
-    async with Database(database_url(settings)) as database, Journal(database, clock, owner="me") as journal:
-        first, second = Source(journal, clock, 1), Source(journal, clock, 2)
-        first.write("shown")
-        assert await first.settled() is None
-        await _limit_pages(database, extra=0)
+    first, second = Source(journal, clock, 1), Source(journal, clock, 2)
+    first.write("shown")
+    assert await first.settled() is None
+    with full_disk(database):
         first.write("x" * 200_000)
         error = await first.settled()
-        assert isinstance(error, JournalError)
-        assert "full" in str(error)
-        assert await texts(database, first.turn_id) == ["shown"]
-        await _limit_pages(database, extra=10_000)
-        second.write("goes on")
-        assert await second.settled() is None
-        assert await texts(database, second.turn_id) == ["goes on"]
-
-
-async def _limit_pages(database: Database, *, extra: int) -> None:
-    """Have SQLite itself say that the disk is full: connections taken from now on may add so many pages."""
-
-    def limit(connection: Any, *_: object) -> None:
-        cursor = connection.cursor()
-        pages = cursor.execute("PRAGMA page_count").fetchone()[0]
-        cursor.execute(f"PRAGMA max_page_count={pages + extra}")
-        cursor.close()
-
-    for earlier in _limits:
-        if sa.event.contains(database.engine, "checkout", earlier):
-            sa.event.remove(database.engine, "checkout", earlier)
-    _limits[:] = [limit]
-    sa.event.listen(database.engine, "checkout", limit)
-
-
-_limits: list[Any] = []
+    assert isinstance(error, JournalError)
+    assert "full" in str(error)
+    assert await texts(database, first.turn_id) == ["shown"]
+    second.write("goes on")
+    assert await second.settled() is None
+    assert await texts(database, second.turn_id) == ["goes on"]
 
 
 async def test_ledger_rows_survive_a_failed_commit(database: Database, journal: Journal, clock: SystemClock) -> None:
     source = Source(journal, clock)
     source.write("a")
     await source.settled()
-    await _limit_pages(database, extra=0)
-    journal.add_rows(model_calls, [_ledger_row(clock)])
-    source.write("x" * 200_000)
-    assert isinstance(await source.settled(), JournalError)
+    with full_disk(database):
+        journal.add_rows(model_calls, [_ledger_row(clock)])
+        source.write("x" * 200_000)
+        assert isinstance(await source.settled(), JournalError)
     source.write("fits")
     await source.settled()
     with database.engine.connect() as connection:
