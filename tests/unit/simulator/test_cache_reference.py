@@ -1,4 +1,8 @@
-"""The cache accounting beside a slow reference that was written from the published rules alone."""
+"""The cache accounting beside a slow reference that was written from the published rules alone.
+
+The reference is `benchmarks/cache_rules.py`, which counts what consultations are allowed to read: the two check each
+other.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,19 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.cache_rules import AnthropicRules, BreakpointRules, LoggedRequest, PrefixRules, Span
 from guidance_agent.provider_simulator.cache import PromptCaches
+from guidance_agent.provider_simulator.prompt import Prompt
 from guidance_agent.provider_simulator.read_anthropic import read_messages_request
 from guidance_agent.provider_simulator.read_openai import read_chat_request
 from guidance_agent.provider_simulator.settings import SimulatorSettings
-from guidance_agent.provider_simulator.tokens import count_tokens
+from guidance_agent.provider_simulator.tokens import count_tokens, split_tokens
 
 MINIMUM = 40
 MODELS = {"claude-sonnet-5-5": MINIMUM, "gpt-6-sol": MINIMUM}
 SETTINGS = SimulatorSettings.instant().but(cache_minimums=MODELS)
 WORDS = ["alpha ", "beta ", "gamma "]
+LIVES = {"5m": 300.0, "1h": 3_600.0}
 
 
 @dataclass(frozen=True)
@@ -28,20 +35,15 @@ class Piece:
     length: int
     mark: str | None
 
-
-@dataclass
-class Known:
-    """A prefix that some request wrote: its blocks, until when it lives, and for how long a read renews it."""
-
-    prefix: tuple[tuple[int, int], ...]
-    ttl: float
-    until: float
+    @property
+    def text(self) -> str:
+        return WORDS[self.word] * self.length
 
 
 pieces = st.builds(Piece, st.integers(0, 2), st.sampled_from([3, 15, 45]), st.sampled_from([None, None, "5m", "1h"]))
-requests = st.tuples(
-    st.lists(pieces, min_size=1, max_size=28), st.sampled_from([0.0, 100.0, 299.0, 301.0, 1_801.0, 3_601.0])
-)
+pauses = st.sampled_from([0.0, 100.0, 299.0, 301.0, 1_801.0, 3_601.0])
+delays = st.sampled_from([0.0, 1.0, 150.0])
+requests = st.tuples(st.lists(pieces, min_size=1, max_size=28), pauses, delays)
 
 
 def lawful(blocks: list[Piece]) -> list[Piece]:
@@ -58,108 +60,51 @@ def lawful(blocks: list[Piece]) -> list[Piece]:
     return kept
 
 
-def text_of(block: Piece) -> str:
-    return WORDS[block.word] * block.length
-
-
-def size_of(block: Piece) -> int:
-    return count_tokens(text_of(block))
-
-
-class AnthropicReference:
-    """Every rule as a sentence, every look-up as a scan."""
-
-    def __init__(self) -> None:
-        self.known: list[Known] = []
-
-    def alive(self, prefix: tuple[tuple[int, int], ...], now: float) -> Known | None:
-        return next((k for k in self.known if k.prefix == prefix and now < k.until), None)
-
-    def ask(self, blocks: list[Piece], now: float, ahead: int) -> tuple[int, int, int]:
-        """Tokens read, written for five minutes, written for an hour; `ahead` is the framing before the blocks."""
-        shapes = [(b.word, b.length) for b in blocks]
-
-        def tokens(upto: int) -> int:
-            return ahead + sum(size_of(b) for b in blocks[:upto])
-
-        marks = [i + 1 for i, b in enumerate(blocks) if b.mark and tokens(i + 1) >= MINIMUM]
-        best, source = 0, None
-        for mark in marks:
-            for upto in range(mark, max(0, mark - 20), -1):
-                found = self.alive(tuple(shapes[:upto]), now)
-                if found is not None:
-                    found.until = max(found.until, now + found.ttl)
-                    if upto > best:
-                        best, source = upto, found
-                    break
-        a = tokens(best) if best else 0
-        b = max([a] + [tokens(m) for m in marks if blocks[m - 1].mark == "1h"])
-        c = max([a] + [tokens(m) for m in marks])
-        for mark in marks:
-            if self.alive(tuple(shapes[:mark]), now) is None:
-                ttl = 3_600.0 if blocks[mark - 1].mark == "1h" else 300.0
-                if source is not None and mark < best:
-                    ttl = min(ttl, source.ttl)
-                self.known.append(Known(tuple(shapes[:mark]), ttl, now + ttl))
-        return a, c - b, b - a
+def logged(
+    blocks: list[Piece], prompt: Prompt, *, now: float, begun: float, life: float | None = None
+) -> LoggedRequest:
+    """The request as the rules see it; the framing that the prompt has beside its blocks stands before the first."""
+    sizes = [count_tokens(block.text) for block in blocks]
+    framing = prompt.input_tokens - prompt.trailing_tokens - sum(sizes)
+    spans = [
+        Span((block.word, block.length), size, None if block.mark is None else life or LIVES[block.mark])
+        for block, size in zip(blocks, sizes, strict=True)
+    ]
+    spans[0] = spans[0]._replace(tokens=spans[0].tokens + framing)
+    return LoggedRequest(key="", group="", spans=tuple(spans), started=now, begun=begun)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(requests, min_size=1, max_size=8))
-def test_anthropic_accounting_equals_the_reference(sequence: list[tuple[list[Piece], float]]) -> None:
-    caches, reference, now = PromptCaches(SETTINGS), AnthropicReference(), 1_000.0
-    for raw, pause in sequence:
+def test_anthropic_accounting_equals_the_reference(sequence: list[tuple[list[Piece], float, float]]) -> None:
+    caches, rules, now = PromptCaches(SETTINGS), AnthropicRules(MINIMUM), 1_000.0
+    for raw, pause, delay in sequence:
         now += pause
         blocks = lawful(raw)
         content: list[dict[str, Any]] = []
         for block in blocks:
-            part: dict[str, Any] = {"type": "text", "text": text_of(block)}
+            part: dict[str, Any] = {"type": "text", "text": block.text}
             if block.mark is not None:
                 part["cache_control"] = {"type": "ephemeral", "ttl": block.mark}
             content.append(part)
         body = {"model": "claude-sonnet-5-5", "max_tokens": 5, "messages": [{"role": "user", "content": content}]}
         prompt = read_messages_request(body, SETTINGS)
         lease = caches.begin(prompt, workspace="w", now=now)
-        lease.commit(now)
-        framing = prompt.input_tokens - prompt.trailing_tokens - sum(map(size_of, blocks))
-        read, five, hour = reference.ask(blocks, now, framing)
-        assert (lease.use.read, lease.use.written_5m, lease.use.written_1h) == (read, five, hour)
+        lease.commit(now + delay)
+        expected = rules.ask(logged(blocks, prompt, now=now, begun=now + delay))
+        assert (lease.use.read, lease.use.written_5m, lease.use.written_1h) == expected
         assert lease.use.total == prompt.input_tokens
-
-
-class BreakpointReference:
-    """Exact matches at breakpoints only; the latest four that are new are written; thirty minutes from the last use."""
-
-    def __init__(self) -> None:
-        self.known: list[Known] = []
-
-    def ask(
-        self, texts: list[tuple[tuple[int, int], ...]], sizes: list[int], marked: list[bool], now: float
-    ) -> tuple[int, int]:
-        def alive(prefix: tuple[tuple[int, int], ...]) -> Known | None:
-            return next((k for k in self.known if k.prefix == prefix and now < k.until), None)
-
-        long = [i for i, mark in enumerate(marked) if mark and sizes[i] >= MINIMUM]
-        read = 0
-        for index in [i for i, mark in enumerate(marked) if mark][-50:]:
-            found = alive(texts[index]) if index in long else None
-            if found is not None:
-                found.until = now + 1_800
-                read = sizes[index]
-        new = [i for i in long if alive(texts[i]) is None][-4:]
-        self.known += [Known(texts[i], 1_800.0, now + 1_800) for i in new]
-        return read, max(0, sizes[new[-1]] - read) if new else 0
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(requests, min_size=1, max_size=8))
-def test_openai_breakpoints_equal_the_reference(sequence: list[tuple[list[Piece], float]]) -> None:
-    caches, reference, now = PromptCaches(SETTINGS), BreakpointReference(), 1_000.0
-    for blocks, pause in sequence:
+def test_openai_breakpoints_equal_the_reference(sequence: list[tuple[list[Piece], float, float]]) -> None:
+    caches, rules, now = PromptCaches(SETTINGS), BreakpointRules(MINIMUM), 1_000.0
+    for blocks, pause, delay in sequence:
         now += pause
         content: list[dict[str, Any]] = []
         for block in blocks:
-            part: dict[str, Any] = {"type": "text", "text": text_of(block)}
+            part: dict[str, Any] = {"type": "text", "text": block.text}
             if block.mark is not None:
                 part["prompt_cache_breakpoint"] = {"mode": "explicit"}
             content.append(part)
@@ -170,18 +115,35 @@ def test_openai_breakpoints_equal_the_reference(sequence: list[tuple[list[Piece]
         }
         prompt = read_chat_request(body, SETTINGS)
         lease = caches.begin(prompt, workspace="w", now=now)
-        lease.commit(now)
-        framing = prompt.input_tokens - prompt.trailing_tokens - sum(map(size_of, blocks))
-        shapes = [(b.word, b.length) for b in blocks]
-        prefixes = [tuple(shapes[: i + 1]) for i in range(len(blocks))]
-        sizes = [framing + sum(size_of(b) for b in blocks[: i + 1]) for i in range(len(blocks))]
-        read, written = reference.ask(prefixes, sizes, [b.mark is not None for b in blocks], now)
-        assert (lease.use.read, lease.use.written) == (read, written)
+        lease.commit(now + delay)
+        expected = rules.ask(logged(blocks, prompt, now=now, begun=now + delay, life=1_800.0))
+        assert (lease.use.read, lease.use.written) == expected[:2]
         assert lease.use.total == prompt.input_tokens
 
 
+prompts_in_words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12)
+
+
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), min_size=2, max_size=5))
+@given(st.lists(st.tuples(prompts_in_words, pauses, st.sampled_from(["k-1", "k-2"])), min_size=2, max_size=6))
+def test_automatic_prefixes_equal_the_reference(sequence: list[tuple[list[str], float, str]]) -> None:
+    caches, now = PromptCaches(SETTINGS), 1_000.0
+    rules = PrefixRules(1_024, tokens=split_tokens, framing=3)
+    for chosen, pause, key in sequence:
+        now += pause
+        text = "".join(word * 150 for word in chosen)
+        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], "prompt_cache_key": key}
+        prompt = read_chat_request(body, SETTINGS)
+        lease = caches.begin(prompt, workspace="w", now=now)
+        lease.commit(now)
+        span = Span(("user", text), prompt.input_tokens - prompt.trailing_tokens, None)
+        request = LoggedRequest(key=key, group="", spans=(span,), started=now, begun=now)
+        assert lease.use.read == rules.ask(request).read
+        assert lease.use.written == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(prompts_in_words, min_size=2, max_size=5))
 def test_automatic_prefixes_equal_the_longest_common_one(prompts: list[list[str]]) -> None:
     caches = PromptCaches(SETTINGS)
     seen: list[list[str]] = []

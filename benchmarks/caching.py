@@ -1,0 +1,336 @@
+"""What prompt caching reads and saves over whole consultations, beside what the published rules allow to be read.
+
+Fifty customers hold a consultation of five turns each with `AdvisorAgent`, private notes included, on three regimes:
+Anthropic's breakpoints, OpenAI's breakpoints and OpenAI's automatic prefixes. The provider is the simulator in a
+process of its own with a clock that is moved by hand: everybody asks once a minute, at even distances.
+
+What may be read is counted twice from the logged requests alone (`benchmarks/cache_rules.py`), not by the simulator's
+cache and not by the plan: with the breakpoints and keys that were sent, and with the best ones that anybody could have
+sent, a breakpoint after every message and as few keys as fifteen requests a minute and key allow.
+
+The same consultations are then held with caching switched off. Since models with automatic prefixes cannot be told to
+forget, the provider's cache is emptied before each of those turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.cache_log import LoggedCall, framing_of, read_log
+from benchmarks.cache_rules import (
+    AnthropicRules,
+    BreakpointRules,
+    LoggedRequest,
+    PrefixRules,
+    Rules,
+    best_marks,
+    fewest_keys,
+)
+from benchmarks.rows import Place, Row
+from guidance_agent import AdvisorAgent, CustomerProfile, Runtime, Settings
+from guidance_agent.core.cache_report import CacheFigures, cache_report
+from guidance_agent.core.database import Database, database_url
+from guidance_agent.provider_simulator import ProviderSimulatorProcess
+from guidance_agent.provider_simulator.tokens import count_tokens, split_tokens
+from guidance_agent.testing import load_persona, personas
+
+__all__ = ["REGIMES", "Held", "Regime", "hold_consultations", "invented_customers", "run"]
+
+PROMISED_FOR = 50
+"""Customers."""
+
+KEY = "test-key-of-the-simulator"
+
+MINIMUM = {
+    "claude-sonnet-5-5": 512,
+    "claude-haiku-5-5": 512,
+    "gpt-6-sol": 1_024,
+    "gpt-6-luna": 1_024,
+    "gpt-5.5": 1_024,
+    "gpt-5.4-mini": 1_024,
+}
+"""Shortest cacheable prefix of each model, in tokens, as its provider publishes it."""
+
+FOLLOW_UPS = (
+    "How much of that would be taxed?",
+    "And when does my State Pension begin?",
+    "What would happen to it if I died before 75?",
+    "I don't quite follow. Can you say that again with an example?",
+    "Could I leave it where it is for now?",
+    "Somebody rang me about a better scheme. Is that normal?",
+    "So you mean I could do it in several steps?",
+    "What would an annuity have paid me instead?",
+    "Who could I talk to about this?",
+)
+
+
+class Regime(NamedTuple):
+    """A way of caching, with an author model and a fast model that cache so."""
+
+    name: str
+    author: str
+    fast: str
+
+    @property
+    def provider(self) -> str:
+        return self.author.partition("/")[0]
+
+
+REGIMES = (
+    Regime("Anthropic", "anthropic/claude-sonnet-5-5", "anthropic/claude-haiku-5-5"),
+    Regime("OpenAI, breakpoints", "openai/gpt-6-sol", "openai/gpt-6-luna"),
+    Regime("OpenAI, automatic", "openai/gpt-5.5", "openai/gpt-5.4-mini"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What consultations left behind: the simulator's log, the figures of our own records, and what was asked."""
+
+    log: list[LoggedCall]
+    framing: int
+    figures: CacheFigures
+    questions: frozenset[str]
+
+
+def invented_customers(count: int) -> list[CustomerProfile]:
+    """Return customers of whom no two have the same profile."""
+    names = personas()
+    customers = []
+    for number in range(count):
+        persona = load_persona(names[number % len(names)]).profile
+        changes = {"customer_id": f"customer-{number}", "notes": f"Saves {90 + number} pounds a month besides."}
+        customers.append(persona.model_copy(update=changes))
+    return customers
+
+
+async def hold_consultations(
+    simulator: ProviderSimulatorProcess,
+    regime: Regime,
+    customers: Sequence[CustomerProfile],
+    turns: int,
+    *,
+    cached: bool,
+) -> Held:
+    """Hold a consultation with each customer, all of them in step, and return what it left behind.
+
+    Args:
+        simulator: A simulator whose clock is moved by hand.
+        regime: The models.
+        customers: Who asks.
+        turns: How often each of them asks.
+        cached: Whether prompt caching is on.
+    """
+    questions: set[str] = set()
+    for forgotten in ("requests", "cache"):
+        await asyncio.to_thread(simulator.control, "DELETE", forgotten)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.load(
+            data_dir=Path(folder),
+            database_url=None,
+            background=False,
+            model=regime.author,
+            reasoning_model=regime.fast,
+            reasoning_deadline=60.0,
+            enable_prompt_caching=cached,
+            providers={regime.provider: {"base_url": simulator.base_url, "api_key": KEY}},
+        )
+        async with Runtime(settings, environ={}) as runtime, AdvisorAgent(runtime=runtime) as advisor:
+            histories: list[list[dict[str, str]]] = [[] for _ in customers]
+            for turn in range(turns):
+                for number, customer in enumerate(customers):
+                    question = FOLLOW_UPS[(number + turn) % len(FOLLOW_UPS)] if turn else customer.presenting_question
+                    questions.add(str(question))
+                    histories[number].append({"role": "customer", "content": str(question)})
+                    if not cached:
+                        await asyncio.to_thread(simulator.control, "DELETE", "cache")
+                    answer = [piece async for piece in advisor.provide_guidance_stream(customer, histories[number])]
+                    histories[number].append({"role": "advisor", "content": "".join(answer)})
+                    await asyncio.to_thread(simulator.control, "POST", "clock", {"advance": 60.0 / len(customers)})
+        async with Database(database_url(settings)) as records:
+            (section,) = (await cache_report(records)).sections
+    logged = await asyncio.to_thread(simulator.requests)
+    return Held(
+        log=read_log(logged, count_tokens),
+        framing=framing_of(logged, count_tokens)[0],
+        figures=section.total,
+        questions=frozenset(questions),
+    )
+
+
+def allowed(held: Held, *, best: bool) -> list[int]:
+    """Return how many tokens each call may read, in the order of the log.
+
+    Args:
+        held: The consultations.
+        best: With the best breakpoints and the fewest keys instead of those that were sent.
+    """
+    found = [0] * len(held.log)
+    for model in dict.fromkeys(call.model for call in held.log):
+        places = [place for place, call in enumerate(held.log) if call.model == model]
+        requests: Sequence[LoggedRequest] = [held.log[place].request for place in places]
+        if best:
+            requests = [best_marks(request) for request in fewest_keys(requests)]
+        rules = _rules(model, held.framing, best=best)
+        for place, request in zip(places, requests, strict=True):
+            found[place] = rules.ask(request).read
+    return found
+
+
+def _rules(model: str, framing: int, *, best: bool) -> Rules:
+    minimum = MINIMUM[model]
+    if model.startswith("claude"):
+        return AnthropicRules(minimum, positions=float("inf")) if best else AnthropicRules(minimum)
+    if model.startswith("gpt-6"):
+        return BreakpointRules(minimum)
+    return PrefixRules(minimum, tokens=split_tokens, framing=framing)
+
+
+class Shares(NamedTuple):
+    """What was read, in percent: of what is allowed, of Parts 1 to 3 and of all input after the first call."""
+
+    of_allowed: float
+    of_best: float
+    of_stable: float
+    of_all: float
+
+
+def shares(held: Held) -> Shares:
+    """Return the shares that were read; a call that read more than it may proves that the rules are read wrongly.
+
+    Raises:
+        ValueError: a call read more than the rules allow.
+    """
+    sent, best = allowed(held, best=False), allowed(held, best=True)
+    for call, may in zip(held.log, sent, strict=True):
+        if call.read > may:
+            raise ValueError(
+                f"a call of {call.model} read {call.read} tokens where the rules allow {may}: the simulator and "
+                "benchmarks/cache_rules.py disagree"
+            )
+    first = {call.model: place for place, call in reversed(list(enumerate(held.log)))}
+    later = [call for place, call in enumerate(held.log) if first[call.model] != place]
+    read = sum(call.read for call in held.log)
+    return Shares(
+        of_allowed=100 * read / sum(sent),
+        of_best=100 * read / sum(best),
+        of_stable=100 * sum(min(call.read, sum(call.parts)) for call in later) / sum(sum(call.parts) for call in later),
+        of_all=100 * sum(call.read for call in later) / sum(call.total for call in later),
+    )
+
+
+def saving(cached: Held, plain: Held) -> float:
+    """Return by how many per cent the input was cheaper than with caching off.
+
+    Raises:
+        ValueError: the two runs are not of the same prompts, or what our records call the cost without caching is not
+            what the run without caching cost.
+    """
+    paid, without, full = cached.figures.paid_usd, cached.figures.uncached_usd, plain.figures.paid_usd
+    totals = [sum(call.total for call in held.log) for held in (cached, plain)]
+    if paid is None or without is None or full is None or plain.figures.read_tokens or totals[0] != totals[1]:
+        raise ValueError(f"the runs cannot be compared: {totals} tokens, {cached.figures!r}, {plain.figures!r}")
+    if abs(without - full) > 1e-6 * full:
+        raise ValueError(f"the records say {without} dollars without caching; the run without it cost {full}")
+    return 100 * (1 - paid / full)
+
+
+def _rows(regime: Regime, cached: Held, plain: Held, *, promised: bool) -> Iterator[Row]:
+    found, cheaper = shares(cached), saving(cached, plain)
+    last = [count_tokens(call.last) - _asked(call.last, cached.questions) for call in cached.log]
+    shared = [sum(call.parts[:2]) for call in cached.log]
+    outcomes = ", ".join(f"{name} {calls:,}" for name, calls in sorted(cached.figures.outcomes.items()))
+
+    def row(name: str, unit: str, value: float, target: str, words: str, *, reached: bool = True) -> Row:
+        return Row(
+            name=f"{name}, {regime.name}",
+            unit=unit,
+            value=value,
+            floor=None,
+            ratio=None,
+            target=target,
+            place=Place(
+                table="50 customers × 5 turns",
+                line=f"{name}{f' ({target})' if target else ''}",
+                column=regime.name,
+                words=words,
+            ),
+            broken=promised and not reached,
+        )
+
+    def share(name: str, value: float, least: float) -> Row:
+        return row(name, "%", round(value, 2), f"≥ {least:g} %", f"{value:.1f} %", reached=value >= least)
+
+    models = f"{regime.author.partition('/')[2]}, {regime.fast.partition('/')[2]}"
+    yield row("models", "", 2, "", models)
+    yield row("calls", "", len(cached.log), "", f"{len(cached.log):,}")
+    yield row(
+        "Parts 1 + 2, tokens",
+        "tokens",
+        shared[0],
+        "2,000 to 4,000",
+        _range(shared),
+        reached=min(shared) >= 2_000 and max(shared) <= 4_000,
+    )
+    yield row("Part 3, tokens", "tokens", cached.log[0].parts[2], "", _range([call.parts[2] for call in cached.log]))
+    yield row(
+        "last message besides the question, tokens",
+        "tokens",
+        min(last),
+        "≥ 600",
+        f"{_range(last)}, mean {sum(last) / len(last):,.0f}",
+        reached=min(last) >= 600,
+    )
+    yield row(
+        "input, tokens",
+        "tokens",
+        sum(call.total for call in cached.log),
+        "",
+        f"{sum(call.total for call in cached.log):,}",
+    )
+    yield row(
+        "read, tokens",
+        "tokens",
+        sum(call.read for call in cached.log),
+        "",
+        f"{sum(call.read for call in cached.log):,}",
+    )
+    yield share("read of what the rules allow with the breakpoints and keys that were sent", found.of_allowed, 98)
+    yield share("read of what they allow with the best breakpoints and the fewest keys", found.of_best, 98)
+    yield share("read of Parts 1 to 3 after the first call", found.of_stable, 90)
+    yield share("read of all input after the first call", found.of_all, 70)
+    money = f"${cached.figures.paid_usd:.4f} instead of ${plain.figures.paid_usd:.4f}"
+    yield row("input cost with caching instead of without", "USD", round(cached.figures.paid_usd or 0, 6), "", money)
+    yield share("input cost saved", cheaper, 60)
+    yield row("labels", "", cached.figures.hits, "", outcomes)
+
+
+def _asked(last: str, questions: frozenset[str]) -> int:
+    """Return the tokens of the question that stands in the last message."""
+    return count_tokens(max((question for question in questions if question in last), key=len, default=""))
+
+
+def _range(values: Sequence[int]) -> str:
+    least, most = min(values), max(values)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+async def _measure(simulator: ProviderSimulatorProcess, count: int, turns: int) -> list[Row]:
+    customers = invented_customers(count)
+    rows: list[Row] = []
+    for regime in REGIMES:
+        cached = await hold_consultations(simulator, regime, customers, turns, cached=True)
+        plain = await hold_consultations(simulator, regime, customers, turns, cached=False)
+        rows.extend(_rows(regime, cached, plain, promised=count >= PROMISED_FOR))
+    return rows
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """Measure everything and return the figures; the promised shares hold for fifty customers."""
+    with ProviderSimulatorProcess(["--instant", "--seed", "7", "--manual-clock"]) as simulator:
+        return asyncio.run(_measure(simulator, 10 if quick else PROMISED_FOR, 5))
