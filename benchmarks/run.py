@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import advisor_path, latency, model_door, pages, peers, retrieval, startup
+from benchmarks import advisor_path, caching, latency, model_door, pages, peers, retrieval, startup
 
 GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "startup": startup.run,
@@ -26,6 +26,7 @@ GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "advisor_path": advisor_path.run,
     "retrieval": retrieval.run,
     "latency": latency.run,
+    "caching": caching.run,
     "peers": peers.run,
 }
 NOTES: dict[str, Callable[[], str]] = {"peers": peers.versions}
