@@ -155,7 +155,10 @@ def build_reasoning_prompt(
 
 def importance_prompt(observation: str) -> tuple[Message, ...]:
     """Return the prompt that rates how much an observation matters later, from 1 to 10."""
-    return (Message("user", _render("importance.md.j2", observation=observation)),)
+    return (
+        Message("system", _render("importance.md"), part="importance"),
+        Message("user", _render("importance_observation.md.j2", observation=observation)),
+    )
 
 
 def build_guidance_prompt_cached(

@@ -277,8 +277,9 @@ def test_no_value_can_close_a_block_of_the_notes_or_of_a_rating(text: str) -> No
         ].content
 
     assert shape(notes(text)) == shape(notes("x"))
-    rating, plain = importance_prompt(text)[0].content, importance_prompt("x")[0].content
-    assert shape(rating)[:3] == shape(plain)[:3]
+    rating, plain = importance_prompt(text), importance_prompt("x")
+    assert rating[0] == plain[0]
+    assert shape(rating[-1].content)[:3] == shape(plain[-1].content)[:3]
 
 
 @pytest.mark.parametrize(
