@@ -71,4 +71,8 @@ def _wide_table(name: str, rows: Sequence[Row]) -> str:
 
 def _cell(row: Row) -> str:
     ratio = "" if row["ratio"] is None else f" ({row['ratio']:g} ×)"
-    return row["place"].get("words", f"{row['value']:g}{ratio}")
+    return row["place"].get("words", f"{_number(row['value'])}{ratio}")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) and abs(value) >= 10_000 else f"{value:g}"

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import advisor_path, caching, latency, model_door, pages, peers, retrieval, startup
+from benchmarks import advisor_path, caching, kills, latency, model_door, pages, peers, retrieval, startup
 
 GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "startup": startup.run,
@@ -28,8 +28,9 @@ GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "latency": latency.run,
     "caching": caching.run,
     "peers": peers.run,
+    "kills": kills.run,
 }
-NOTES: dict[str, Callable[[], str]] = {"peers": peers.versions}
+NOTES: dict[str, Callable[[], str]] = {"peers": peers.versions, "kills": kills.conditions}
 """What belongs under the tables of a group on its page, besides when and where they were measured."""
 
 RESULTS = Path(__file__).parent / "results"
