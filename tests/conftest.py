@@ -46,7 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wires = WIRES if "wire" in metafunc.fixturenames and place.startswith(WIRED) else ()
     databases = _databases_of(metafunc, place) if "storage" in metafunc.fixturenames else ()
     if wires and databases:
-        pairs = [(wire, name) for name in databases for wire in wires if name == databases[0] or wire == wires[0]]
+        pairs = [(wire, name) for name in databases for wire in wires if name == "sqlite" or wire == wires[0]]
         metafunc.parametrize(("wire", "storage"), pairs, indirect=True)
     elif wires:
         metafunc.parametrize("wire", wires, indirect=True)

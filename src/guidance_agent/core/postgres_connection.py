@@ -28,14 +28,14 @@ __all__ = ["LOCK_SECONDS", "SILENCE_SECONDS", "STATEMENT_SECONDS", "PatientConne
 T = TypeVar("T")
 
 STATEMENT_SECONDS = 30
-LOCK_SECONDS = 15
-SILENCE_SECONDS = 45.0
-"""How long a server may say nothing to a statement: longer than it takes the server to end one by itself."""
+LOCK_SECONDS = 10
+SILENCE_SECONDS = 10.0
+"""How long a server may say nothing beyond the time in which it should have ended the statement by itself."""
 
 # A server that acknowledges commits before they are on its disk is asked not to.
 _PREPARE = SQL(
     """
-    SELECT to_regtype('vector')::oid, (
+    SELECT to_regtype('vector')::oid, (SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'), (
         SELECT count(set_config(wanted.name, wanted.value, false))
         FROM (VALUES ('statement_timeout', '0', {statement}), ('lock_timeout', '0', {lock}),
                      ('idle_in_transaction_session_timeout', '0', {idle}), ('synchronous_commit', 'off', 'on'))
@@ -49,7 +49,7 @@ _PREPARE = SQL(
 class PatientConnection(psycopg.Connection[Any]):
     """A connection that gives up a server which says nothing."""
 
-    silence_seconds = SILENCE_SECONDS
+    silence_seconds = STATEMENT_SECONDS + SILENCE_SECONDS
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         limit = self.silence_seconds if timeout is None else timeout
@@ -114,7 +114,9 @@ def _prepare(connection: PatientConnection, _record: object) -> None:
             "GUIDANCE_DATABASE_URL."
         )
     connection.autocommit = True
-    row = connection.execute(_PREPARE).fetchone()
+    vector_type, own_timeout_ms = connection.execute(_PREPARE).fetchall()[0][:2]
     connection.autocommit = False
-    if row is not None and row[0] is not None:
-        connection.adapters.register_dumper(VectorBytes, type("_Dumper", (_VectorDumper,), {"oid": row[0]}))
+    if own_timeout_ms:
+        connection.silence_seconds = own_timeout_ms / 1000 + SILENCE_SECONDS
+    if vector_type is not None:
+        connection.adapters.register_dumper(VectorBytes, type("_Dumper", (_VectorDumper,), {"oid": vector_type}))

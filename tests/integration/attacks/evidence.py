@@ -38,8 +38,9 @@ def shown(events: list[Event]) -> str:
 
 
 async def rows(runtime: Runtime, table: sa.Table) -> list[dict[str, Any]]:
-    with runtime.database.engine.connect() as connection:
-        return [dict(row) for row in (connection.execute(sa.select(table))).mappings()]
+    return await runtime.database.run(
+        lambda connection: [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+    )
 
 
 async def turn_of(runtime: Runtime, customer_id: str) -> dict[str, Any]:
@@ -49,8 +50,7 @@ async def turn_of(runtime: Runtime, customer_id: str) -> dict[str, Any]:
             sa.text("SELECT id FROM consultations WHERE customer_id = :customer").bindparams(customer=customer_id)
         )
     )
-    with runtime.database.engine.connect() as connection:
-        return dict((connection.execute(query)).mappings().one())
+    return await runtime.database.run(lambda connection: dict(connection.execute(query).mappings().one()))
 
 
 async def ended_turn_of(runtime: Runtime, customer_id: str) -> dict[str, Any]:

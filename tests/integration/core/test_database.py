@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from guidance_agent.core.database import KNOWN_REVISIONS, SCHEMA_REVISION, Database, database_url
-from guidance_agent.core.migrations import alembic_config
-from guidance_agent.core.schema import metadata
-from guidance_agent.errors import ConfigurationError, DatabaseUnavailableError, SchemaVersionError
+from guidance_agent.core.database import Database, database_url
+from guidance_agent.errors import ConfigurationError, DatabaseUnavailableError
 from guidance_agent.settings import Settings
 
 on_sqlite = pytest.mark.only_on("sqlite")
@@ -86,56 +84,6 @@ async def test_committed_rows_survive_power_loss_settings(database: Database) ->
         return mode, connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
 
     assert await database.run(pragmas) == ("wal", 2)
-
-
-async def test_the_revision_of_the_program_is_the_head_of_the_migrations(database: Database) -> None:
-    from alembic.script import ScriptDirectory
-
-    script = ScriptDirectory.from_config(alembic_config())
-    assert script.get_current_head() == SCHEMA_REVISION == await database.revision()
-    assert {revision.revision for revision in script.walk_revisions()} == set(KNOWN_REVISIONS)
-
-
-async def test_the_migrations_make_the_schema_of_the_tables(database: Database) -> None:
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    differences = await database.run(
-        lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)
-    )
-    assert differences == []
-
-
-async def test_processes_that_start_at_once_on_an_empty_database_all_find_the_schema(empty: Settings) -> None:
-    url = database_url(empty)
-
-    async def start() -> str | None:
-        async with Database(url) as database:
-            return await database.revision()
-
-    assert await asyncio.gather(*(start() for _ in range(5))) == [SCHEMA_REVISION] * 5
-
-
-async def _with_revision(settings: Settings, revision: str) -> None:
-    async with Database(database_url(settings)) as database:
-        await database.transaction(
-            lambda connection: connection.execute(
-                sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision}
-            )
-        )
-
-
-async def test_a_newer_schema_is_refused_with_the_next_step(settings: Settings) -> None:
-    await _with_revision(settings, "9999")
-    with pytest.raises(SchemaVersionError, match="newer one"):
-        async with Database(database_url(settings)):
-            pytest.fail("a newer schema was opened")
-
-
-async def test_an_older_schema_is_refused_when_it_may_not_be_migrated(empty: Settings) -> None:
-    with pytest.raises(SchemaVersionError, match="--migrate"):
-        async with Database(database_url(empty), auto_migrate=False):
-            pytest.fail("an empty database was opened")
 
 
 @on_sqlite

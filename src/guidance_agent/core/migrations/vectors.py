@@ -30,7 +30,9 @@ def _has_pgvector(connection: sa.Connection) -> bool:
     try:
         with connection.begin_nested():
             connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS vector")
-    except sa.exc.ProgrammingError as error:
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise
         _logger.warning("vectors are kept as bytes: the extension vector cannot be created: %s", error.orig)
         return False
     return _type_is_found(connection)
