@@ -13,12 +13,12 @@ from guidance_agent.llm.transports.anthropic_body import build_anthropic_body
 from guidance_agent.llm.transports.anthropic_reader import AnthropicReader, anthropic_finish_reason, anthropic_usage
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings
 from guidance_agent.llm.transports.batch import mend
-from guidance_agent.llm.transports.failures import malformed
+from guidance_agent.llm.transports.failures import Origin, malformed, mid_stream_error
 from guidance_agent.llm.transports.http import HttpSession
 from guidance_agent.llm.transports.native import NativeStream
 from guidance_agent.settings import Settings
 
-__all__ = ["ANTHROPIC_VERSION", "AnthropicTransport", "anthropic_headers"]
+__all__ = ["ANTHROPIC_VERSION", "AnthropicTransport", "anthropic_completion", "anthropic_headers"]
 
 ANTHROPIC_VERSION = "2023-06-01"
 
@@ -45,10 +45,7 @@ class AnthropicTransport:
     async def complete(self, call: PreparedCall) -> RawCompletion:
         body = build_anthropic_body(call, stream=False)
         answer, headers, origin = await self._http.post_json(call, _path(call), anthropic_headers(call), body)
-        try:
-            return _completion(answer, headers, origin.request_id)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise malformed(origin, f"is not a message ({type(error).__name__}: {error})") from error
+        return anthropic_completion(answer, headers, origin)
 
     async def embed(self, call: PreparedCall, texts: Sequence[str], dimensions: int | None) -> RawEmbeddings:
         """Raise `UnknownModelError`: the format has no embeddings."""
@@ -74,7 +71,24 @@ def _path(call: PreparedCall) -> str:
     return "/messages" if base_url.endswith("/v1") else "/v1/messages"
 
 
+def anthropic_completion(answer: Mapping[str, Any], headers: Mapping[str, str], origin: Origin) -> RawCompletion:
+    """Return the whole answer that a message is.
+
+    Raises:
+        MidStreamError: when it is an error object.
+        MalformedResponseError: when it is no message that has ended.
+    """
+    if answer.get("type") == "error":
+        raise mid_stream_error(origin, answer.get("error"))
+    try:
+        return _completion(answer, headers, origin.request_id)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise malformed(origin, f"is not a message ({type(error).__name__}: {error})") from error
+
+
 def _completion(answer: Mapping[str, Any], headers: Mapping[str, str], request_id: str | None) -> RawCompletion:
+    if not answer["stop_reason"]:
+        raise ValueError("it has no stop reason")
     text, reasoning, calls = [], [], []
     for block in answer["content"]:
         kind = block["type"]

@@ -9,13 +9,14 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from guidance_agent.errors import (
     MidStreamError,
@@ -28,13 +29,25 @@ from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.llm.transports.batch import load_object
 from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed, request_id_of
 
-__all__ = ["HttpSession", "connection_lost", "lower_case", "proxy_for", "raise_timeout"]
+__all__ = [
+    "LONGEST_BODY",
+    "HttpSession",
+    "connection_lost",
+    "lower_case",
+    "not_http",
+    "open_session",
+    "proxy_for",
+    "raise_timeout",
+    "take_buffered",
+]
+
+LONGEST_BODY = 128 * 1024 * 1024
+"""Longest answer that is not streamed, in bytes."""
 
 _LONGEST_ERROR_BODY = 64 * 1024
 _ERROR_BODY_SECONDS = 2.0
 _LINGER_SECONDS = 0.25
 _LONG_BODY = 512 * 1024
-_LONGEST_BODY = 128 * 1024 * 1024
 
 
 class HttpSession:
@@ -81,7 +94,7 @@ class HttpSession:
         except TimeoutError as error:
             raise_timeout(origin, phase, seconds, error)
         except aiohttp.ClientResponseError as error:
-            raise malformed(origin, f"is not valid HTTP ({error.message})") from error
+            raise not_http(origin, error) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _unreachable(origin, error) from error
         raise error_of_response(origin, response.status, lower_case(response), body_read)
@@ -123,13 +136,44 @@ class HttpSession:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                # The number of calls at a time is the rate limiter's business; a pool that queues would hide it.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
+            self._session = open_session()
         return self._session
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Return a new session for the running event loop; it keeps no cookies and reads no environment."""
+    return aiohttp.ClientSession(connector=_Connector(), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self) -> None:
+        # The number of calls at a time is the rate limiter's business; a pool that queues would hide it.
+        super().__init__(limit=0, keepalive_timeout=30.0)
+        self._factory = cast("partial[ResponseHandler]", partial(_Protocol, loop=self._loop))
+
+
+class _Protocol(ResponseHandler):
+    """Tells whoever reads a body that its framing broke; aiohttp closes the connection and lets the read wait."""
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        payload = self._payload
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(aiohttp.ClientPayloadError(f"Response payload cannot be read: {exc!r}"))
+        super().set_exception(exc, *cause)
+
+
+def take_buffered(content: aiohttp.StreamReader) -> bytes:
+    """Return what has arrived and was not read yet.
+
+    `read_nowait` refuses to give out what arrived before the connection broke; that text is the customer's.
+    """
+    # A body that cannot have content has no buffer either.
+    return content._read_nowait(-1) if getattr(content, "_buffer", None) else b""
+
+
+def not_http(origin: Origin, error: aiohttp.ClientResponseError) -> ModelError:
+    """Return the error for bytes that are not an HTTP response."""
+    return malformed(origin, f"is not valid HTTP ({error.message})")
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes | BytesIO:
@@ -194,8 +238,8 @@ async def _whole_body(response: aiohttp.ClientResponse, origin: Origin) -> bytes
     while piece := await response.content.readany():
         pieces.append(piece)
         size += len(piece)
-        if size > _LONGEST_BODY:
-            raise malformed(origin, f"is longer than {_LONGEST_BODY} bytes")
+        if size > LONGEST_BODY:
+            raise malformed(origin, f"is longer than {LONGEST_BODY} bytes")
     return b"".join(pieces)
 
 

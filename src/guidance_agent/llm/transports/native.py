@@ -22,7 +22,7 @@ from guidance_agent.errors import ModelError
 from guidance_agent.llm.messages import Delta
 from guidance_agent.llm.transports.batch import DeltaBatch
 from guidance_agent.llm.transports.failures import Origin, malformed
-from guidance_agent.llm.transports.http import connection_lost, lower_case, raise_timeout
+from guidance_agent.llm.transports.http import connection_lost, lower_case, raise_timeout, take_buffered
 from guidance_agent.llm.transports.sse import EventTooLong, SseReader
 from guidance_agent.llm.transports.watchdog import Watchdog
 from guidance_agent.settings import TimeoutSettings
@@ -79,7 +79,7 @@ class NativeStream:
     async def read(self) -> Sequence[Delta] | None:
         """Return what has arrived, at least one delta; None after the end. Errors as in `TransportStream`."""
         while not self._over:
-            data = self._buffered()
+            data = take_buffered(self._content)
             if not data and not self._content.at_eof():
                 data = await self._wait()
                 if self._over:
@@ -98,11 +98,6 @@ class NativeStream:
         self._watchdog.stop()
         if self._finalizer.detach() is not None:
             self._response.close()
-
-    def _buffered(self) -> bytes:
-        # `read_nowait` refuses to give out what arrived before the connection broke; that text is the customer's.
-        content = self._content
-        return content._read_nowait(-1) if content._buffer else b""
 
     async def _wait(self) -> bytes:
         watchdog = self._watchdog

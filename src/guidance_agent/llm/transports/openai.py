@@ -21,7 +21,7 @@ from guidance_agent.llm.transports.openai_reader import (
 )
 from guidance_agent.settings import Settings
 
-__all__ = ["OpenAITransport", "openai_headers"]
+__all__ = ["OpenAITransport", "openai_completion", "openai_headers"]
 
 
 class OpenAITransport:
@@ -46,12 +46,7 @@ class OpenAITransport:
     async def complete(self, call: PreparedCall) -> RawCompletion:
         body = build_openai_body(call, stream=False)
         answer, headers, origin = await self._http.post_json(call, "/chat/completions", openai_headers(call), body)
-        if answer.get("error"):
-            raise mid_stream_error(origin, answer["error"])
-        try:
-            return _completion(answer, headers, origin.request_id)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise malformed(origin, f"is not a chat completion ({type(error).__name__}: {error})") from error
+        return openai_completion(answer, headers, origin)
 
     async def embed(self, call: PreparedCall, texts: Sequence[str], dimensions: int | None) -> RawEmbeddings:
         body: dict[str, Any] = {"model": call.model_id, "input": list(texts), "encoding_format": "float"}
@@ -76,8 +71,25 @@ def openai_headers(call: PreparedCall) -> dict[str, str]:
     return {"authorization": f"Bearer {call.endpoint.api_key}"} if call.endpoint.api_key is not None else {}
 
 
+def openai_completion(answer: Mapping[str, Any], headers: Mapping[str, str], origin: Origin) -> RawCompletion:
+    """Return the whole answer that a chat completion is.
+
+    Raises:
+        MidStreamError: when it is an error object.
+        MalformedResponseError: when it is no chat completion that has ended.
+    """
+    if answer.get("error"):
+        raise mid_stream_error(origin, answer["error"])
+    try:
+        return _completion(answer, headers, origin.request_id)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise malformed(origin, f"is not a chat completion ({type(error).__name__}: {error})") from error
+
+
 def _completion(answer: Mapping[str, Any], headers: Mapping[str, str], request_id: str | None) -> RawCompletion:
     choice = answer["choices"][0]
+    if not choice["finish_reason"]:
+        raise ValueError("it has no finish reason")
     message = choice["message"]
     refusal = message.get("refusal") or ""
     calls = tuple(

@@ -87,6 +87,8 @@ class OpenAIReader:
     def _chunk(self, chunk: dict[str, Any]) -> None:
         for choice in chunk.get("choices") or ():
             number = choice.get("index") or 0
+            if type(number) is not int:
+                number = count(number) or 0
             delta = choice.get("delta")
             if delta:
                 if number == 0 and len(delta) == 1 and type(text := delta.get("content")) is str:
