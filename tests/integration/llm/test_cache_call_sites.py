@@ -1,0 +1,172 @@
+"""Every call of a model goes through a cache plan: each place that makes one is listed here with a run that proves it.
+
+A new place fails the walk until it is listed, and its run fails until what the provider receives carries the plan's
+breakpoints and keys, or the plan says of every part why there is none.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import pytest_asyncio
+
+from guidance_agent import AdvisorAgent, CustomerProfile, Runtime
+from guidance_agent.advisor.importance import rate_importance
+from guidance_agent.cli.checks.services import check_online
+from guidance_agent.llm.gateway import ModelGateway
+from guidance_agent.llm.transports.base import PreparedCall
+from guidance_agent.provider_simulator import ProviderSimulator
+from tests.integration.advisor.wiring import wired_settings
+from tests.integration.llm.cache_marks import SentMarks, blocks_of, marks_of
+
+SOURCE = Path(__file__).parents[3] / "src" / "guidance_agent"
+ASKING = frozenset({"stream", "complete", "prepare"})
+
+# The door itself: what these call is a transport, and only they may.
+THE_DOOR = frozenset({"llm/gateway.py ModelGateway.complete.once complete"})
+
+HTTP_CLIENTS = frozenset({"aiohttp", "anthropic", "http.client", "httpx", "litellm", "openai", "requests", "urllib3"})
+
+
+class Run(NamedTuple):
+    """A runtime whose models are all the simulator's, and an advisor in it."""
+
+    runtime: Runtime
+    advisor: AdvisorAgent
+
+
+async def _two_turns(run: Run) -> None:
+    customer = CustomerProfile(customer_id="janet", first_name="Janet", age=56, presenting_question="What is drawdown?")
+    answer = await run.advisor.provide_guidance(customer)
+    history = [
+        {"role": "customer", "content": "What is drawdown?"},
+        {"role": "advisor", "content": answer},
+        {"role": "customer", "content": "Is it taxed?"},
+    ]
+    async for _ in run.advisor.provide_guidance_stream(customer, history):
+        pass
+
+
+async def _a_rating(run: Run) -> None:
+    assert (
+        1 <= await rate_importance(run.runtime.gateway, run.runtime.reasoning_model, "She has a guaranteed rate.") <= 10
+    )
+
+
+async def _the_doctor(run: Run) -> None:
+    check = await check_online(run.runtime.settings)
+    assert check.status == "ok"
+
+
+class Proof(NamedTuple):
+    """A run that comes by a place, the operation that is asked for there, and whether its prompt is long enough."""
+
+    run: Callable[[Run], Awaitable[None]]
+    operation: str
+    cached: bool
+
+
+PROOFS: Mapping[str, Proof] = {
+    "advisor/turn_run.py TurnRun._reason stream": Proof(_two_turns, "reasoning", cached=True),
+    "advisor/turn_run.py TurnRun._answer stream": Proof(_two_turns, "guidance", cached=True),
+    "advisor/importance.py rate_importance complete": Proof(_a_rating, "importance", cached=False),
+    "cli/checks/services.py check_online complete": Proof(_the_doctor, "doctor", cached=False),
+}
+
+
+def call_sites() -> Iterator[str]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).as_posix()
+        if not name.startswith(("provider_simulator/", "llm/transports/")):
+            yield from (f"{name} {place}" for place in _asking(ast.parse(path.read_text(encoding="utf-8")), ()))
+
+
+def _asking(node: ast.AST, inside: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        inside = (*inside, node.name)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ASKING:
+        yield f"{'.'.join(inside)} {node.func.attr}"
+    for child in ast.iter_child_nodes(node):
+        yield from _asking(child, inside)
+
+
+def test_every_place_that_asks_a_model_is_listed_with_its_proof() -> None:
+    assert set(call_sites()) - THE_DOOR == set(PROOFS)
+
+
+def test_nothing_reaches_a_model_around_the_gateway() -> None:
+    for path in SOURCE.rglob("*.py"):
+        name = path.relative_to(SOURCE).as_posix()
+        if name.startswith(("provider_simulator/", "llm/transports/")):
+            continue
+        imported = set(_imported(path))
+        assert not imported & HTTP_CLIENTS, f"{name} imports {imported & HTTP_CLIENTS}"
+        if not name.startswith("llm/"):
+            around = {each for each in imported if each.startswith("guidance_agent.llm.transports")}
+            assert not around, f"{name} imports {around}"
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        match node:
+            case ast.Import(names=found):
+                names = [each.name for each in found]
+            case ast.ImportFrom(module=str(module), names=found):
+                names = [module, *(f"{module}.{each.name}" for each in found)]
+            case ast.Call(func=ast.Name(id="import_module") | ast.Attribute(attr="import_module"), args=[first, *_]):
+                names = [first.value] if isinstance(first, ast.Constant) and isinstance(first.value, str) else []
+        for each in names:
+            yield from (each, each.partition(".")[0])
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[PreparedCall]:
+    """Every call that a gateway prepares, with its plan."""
+    seen: list[PreparedCall] = []
+    original = ModelGateway._prepared
+
+    def noting(self: ModelGateway, *arguments: Any) -> PreparedCall:
+        seen.append(original(self, *arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(ModelGateway, "_prepared", noting)
+    return seen
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def wire(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest_asyncio.fixture
+async def run(
+    simulator: ProviderSimulator, wire: str, tmp_path: Path, prepared: list[PreparedCall]
+) -> AsyncIterator[Run]:
+    settings = wired_settings(simulator, wire, tmp_path / "data")
+    async with Runtime(settings, environ={}) as runtime, AdvisorAgent(runtime=runtime) as advisor:
+        yield Run(runtime, advisor)
+
+
+@pytest.mark.parametrize("place", sorted(PROOFS))
+async def test_what_the_provider_receives_is_what_was_planned(
+    place: str, run: Run, simulator: ProviderSimulator, prepared: list[PreparedCall]
+) -> None:
+    proof = PROOFS[place]
+    await proof.run(run)
+    calls = {tuple(message.content for message in call.request.messages): call for call in prepared}
+    bodies = [record.body for record in simulator.requests]
+    pairs = [(body, calls[tuple(block.text for block in blocks_of(body))]) for body in bodies]
+    assert proof.operation in {call.request.operation for _, call in pairs}
+    for body, call in pairs:
+        plan = call.plan
+        assert marks_of(body) == SentMarks(tuple((p.index, p.ttl) for p in plan.breakpoints), plan.cache_key)
+        if call.request.operation == proof.operation:
+            assert bool(plan.breakpoints) is proof.cached
+        marked = {point.index for point in plan.breakpoints}
+        assert plan.parts or not plan.enabled, f"{call.request.operation} names no part of its prompt"
+        assert all(part.index in marked or part.note for part in plan.parts)
