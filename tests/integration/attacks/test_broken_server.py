@@ -176,13 +176,14 @@ async def test_a_server_that_hangs_is_given_up_and_neither_sweep_nor_loop_hang_w
         server.freeze()
         longest = asyncio.create_task(longest_pause_of_the_loop())
         async with asyncio.timeout(10):
-            with pytest.raises(DatabaseUnavailableError, match="said nothing for 1 s"):
+            with pytest.raises(DatabaseUnavailableError, match=r"said nothing for 1 s|timeout expired"):
                 await runtime.close_dead_turns()
         await reader.done()
         longest.cancel()
         assert isinstance(reader.error, JournalError)
         server.thaw()
         assert shown(await replayed(runtime, reader.turn_id)).startswith(reader.text)
+        simulator.faults.clear()
         assert await advisor.provide_guidance(asks("later"), use_reasoning=False)
     assert await longest_of(longest) < 0.5
 
