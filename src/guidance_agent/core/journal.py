@@ -309,7 +309,8 @@ _OWN_LIVE_TURNS = sa.and_(
     turns.c.owner == sa.bindparam("holder"),
     turns.c.state == "streaming",
 )
-_HELD_LEASES = sa.select(turns.c.id).where(_OWN_LIVE_TURNS).with_for_update()
+# The weakest lock that a sweep waits for: writing events of the same turns goes on.
+_HELD_LEASES = sa.select(turns.c.id).where(_OWN_LIVE_TURNS).with_for_update(key_share=True)
 _RENEW_LEASES = sa.update(turns).where(_OWN_LIVE_TURNS).values(lease_until=sa.bindparam("until"))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -12,11 +14,12 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from guidance_agent.core.clock import SystemClock
-from guidance_agent.core.database import Database
+from guidance_agent.core.database import Database, database_url
 from guidance_agent.core.journal import RENEW_SECONDS, Journal, JournalWrite
 from guidance_agent.core.records import Records
 from guidance_agent.core.schema import consultations, model_calls, turn_events, turns
 from guidance_agent.errors import JournalError, LeaseLostError
+from guidance_agent.settings import Settings
 from tests.integration.attacks.faults_of_storage import full_disk
 
 
@@ -305,6 +308,55 @@ async def test_the_sweep_closes_a_dead_turn_with_its_text_and_hands_it_to_judgem
     assert [entry.content for entry in await records.transcript(source.consultation_id)] == ["?", "What was shown"]
     source.write("more")
     assert isinstance(await source.settled(), LeaseLostError)
+
+
+async def test_a_dead_turn_is_closed_exactly_once_however_many_sweep(
+    database: Database, settings: Settings, clock: SystemClock
+) -> None:
+    async with Journal(database, clock, owner="dead") as journal:
+        sources = [Source(journal, clock, number) for number in range(40)]
+        for source in sources:
+            source.write("shown")
+            await source.settled()
+    later = ShiftedClock()
+    later.offset = 31.0
+    async with AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(Database(database_url(settings))) for _ in range(3)]
+        sweeps = [Records(one, later).close_dead_turns(_died) for one in (database, *others) for _ in range(2)]
+        closed = [turn_id for sweep in await asyncio.gather(*sweeps) for turn_id in sweep]
+    assert sorted(closed) == sorted(source.turn_id for source in sources)
+    with database.engine.connect() as connection:
+        ends = (
+            connection.execute(sa.select(turn_events.c.turn_id).where(turn_events.c.type == "failed")).scalars().all()
+        )
+    assert sorted(ends) == sorted(closed)
+
+
+async def test_a_sweep_that_waits_for_a_commit_leaves_the_turn_that_was_renewed_by_it(
+    database: Database, journal: Journal, clock: SystemClock
+) -> None:
+    source = Source(journal, clock)
+    source.write("a")
+    await source.settled()
+    later = ShiftedClock()
+    later.offset = 31.0
+    held, let_go = threading.Event(), threading.Event()
+
+    def renew(connection: sa.Connection) -> None:
+        change = sa.update(turns).where(turns.c.id == source.turn_id)
+        connection.execute(change.values(lease_until=later.now().timestamp() + 30))
+        held.set()
+        let_go.wait(5)
+
+    renewal = database.submit(renew)
+    await asyncio.to_thread(held.wait, 5)
+    sweep = asyncio.create_task(Records(database, later).close_dead_turns(_died))
+    await asyncio.sleep(0.05)
+    let_go.set()
+    await renewal
+    assert await sweep == ()
+    source.write("b")
+    assert await source.settled() is None
 
 
 def test_leases_are_renewed_well_before_they_run_out() -> None:
