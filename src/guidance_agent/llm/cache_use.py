@@ -52,7 +52,7 @@ def part_uses(request: ModelRequest, plan: CachePlan, usage: Usage | None) -> Ma
     if usage is None or not plan.parts:
         return {}
     stored = usage.cache_read_tokens + usage.cache_write_tokens
-    if usage.estimated and not stored:
+    if not stored and (usage.estimated or not plan.reported):
         return {}
     if not stored:
         return {part.name: "uncached" for part in plan.parts}

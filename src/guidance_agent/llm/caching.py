@@ -6,20 +6,19 @@ true:
 
 - `not_supported`: nothing was read, and the model does not cache, or the request switched caching off or named no part
   that a breakpoint could end.
-- `unknown`: the provider reported no usage. - `part_changed:<part>`: this part of the call before, on the same line, is
-neither in this prompt nor continued by it, so
-  what lay behind it could not be read. On a new line: a part that several lines had shared until now.
+- `unknown`: the provider reported no usage.
+- `part_changed:<part>`: this part of the call before, on the same line, is neither in this prompt nor continued by it,
+  so what lay behind it could not be read. On a new line: a part that several lines had shared until now.
 - `hit`: tokens were read, at least nine tenths of what an earlier call had left for this prompt; or the source of the
   read is not known to this process.
+- `unknown`: nothing was read, and the provider does not say whether it reads.
 - `below_minimum`: nothing was read or written, and the prompt is too short by the provider's count, or none of its
-parts
-  is surely long enough by the plan's.
+  parts is surely long enough by the plan's.
 - `provider_miss`: an entry that was alive and within reach was not read, or only in part; or what was marked and long
   enough was neither read nor written.
 - `expired`: an entry that an earlier call had left was older than its life when this call started.
 - `first_write`: no earlier call of this process had left anything for this prompt that was readable when it started.
-- `unknown`: nothing was read or written, and the model's minimum or the prompt's parts are not known, as with a server
-  that does not report its cache.
+- `unknown`: nothing was read or written, and the model's minimum or the prompt's parts are not known.
 
 A line is a sequence of calls that continue each other: the turns of one consultation for one purpose. An entry can be
 read from the moment the call that wrote it received its first token; a call that started before that is not blamed.
@@ -39,9 +38,6 @@ from guidance_agent.llm.providers.base import CachePlan, CacheTtl, Endpoint, Pla
 __all__ = ["CacheHistory", "CallIdentity", "cache_parts", "saving"]
 
 _LIFE: Mapping[CacheTtl, float] = {"5m": 300.0, "30m": 1800.0, "1h": 3600.0}
-# Automatic caches promise nothing beyond five idle minutes.
-_PREFIX_LIFE = 300.0
-
 # A read of less than this share of an entry is a partial one; estimates of its length are trusted less than counts.
 _SHARE_OF_COUNT = 0.9
 _SHARE_OF_ESTIMATE = 0.7
@@ -138,6 +134,8 @@ class CacheHistory:
         alive = next((entry for entry in known if entry.alive_until > started_at), None)
         if read:
             return "provider_miss" if alive is not None and _partial(read, alive) else "hit"
+        if not plan.reported:
+            return "unknown"
         written = usage.cache_write_tokens > 0
         if not written and _too_short(plan, usage):
             return "below_minimum"
@@ -251,7 +249,7 @@ def _partial(read: int, entry: _Entry) -> bool:
 def _kept(plan: CachePlan) -> list[tuple[PlannedPart, float]]:
     """Return the parts whose ends the provider keeps, with their lives in seconds."""
     if plan.caching == "prefix":
-        return [(part, _PREFIX_LIFE) for part in plan.parts if part.cached]
+        return [(part, plan.life) for part in plan.parts if part.cached]
     lives = {point.index: _LIFE[point.ttl] for point in plan.breakpoints}
     return [(part, lives[part.index]) for part in plan.parts if part.index in lives]
 

@@ -10,6 +10,7 @@ from guidance_agent.llm.cache_use import part_uses
 from guidance_agent.llm.messages import Message, ModelRequest, ToolSpec, Usage
 from guidance_agent.llm.providers.anthropic import ANTHROPIC
 from guidance_agent.llm.providers.base import Profile
+from guidance_agent.llm.providers.ollama import OLLAMA
 from guidance_agent.llm.providers.openai import OPENAI
 
 CLAUDE = "anthropic/claude-sonnet-5-5"
@@ -102,6 +103,11 @@ def test_reads_of_a_call_that_was_closed_early_count() -> None:
     request = consultation(CLAUDE, 0)
     usage = Usage(cache_read_tokens=CUSTOMER, input_tokens=LAST, estimated=True)
     assert set(part_uses(request, ANTHROPIC.cache_plan(request), usage).values()) == {"read"}
+
+
+def test_nothing_is_said_of_a_server_that_does_not_report_its_cache() -> None:
+    request = consultation("ollama/llama3.2", 1)
+    assert part_uses(request, OLLAMA.cache_plan(request), Usage(input_tokens=4_000)) == {}
 
 
 def test_a_prompt_without_parts_has_no_uses() -> None:

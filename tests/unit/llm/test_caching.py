@@ -11,6 +11,7 @@ from guidance_agent.llm.messages import Message, ModelRequest, ToolSpec, UnitPri
 from guidance_agent.llm.providers.anthropic import ANTHROPIC
 from guidance_agent.llm.providers.base import CachePlan, Endpoint, Profile
 from guidance_agent.llm.providers.compatible import COMPATIBLE
+from guidance_agent.llm.providers.ollama import OLLAMA
 from guidance_agent.llm.providers.openai import OPENAI
 
 CLAUDE = "anthropic/claude-sonnet-5-5"
@@ -224,10 +225,14 @@ def test_reads_of_a_call_that_was_closed_early_count() -> None:
     assert calls.observe(calls.request(), closed) == "hit"
 
 
-def test_unknown_when_the_server_does_not_report_its_cache() -> None:
-    calls = Calls(COMPATIBLE["hosted_vllm"], "hosted_vllm/llama")
+@pytest.mark.parametrize(
+    ("profile", "model"), [(COMPATIBLE["hosted_vllm"], "hosted_vllm/llama"), (OLLAMA, "ollama/llama3.2")]
+)
+def test_unknown_when_the_server_does_not_report_its_cache(profile: Profile, model: str) -> None:
+    calls = Calls(profile, model)
     calls.observe(calls.request(), used(rest=3200))
     assert calls.observe(calls.request(), used(rest=3200)) == "unknown"
+    assert calls.observe(calls.request(turns=1), used(read=3100, rest=300)) == "hit"
 
 
 def test_automatic_prefixes_report_no_writes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from guidance_agent.llm.messages import Message, ModelRequest, ToolSpec
 from guidance_agent.llm.providers.anthropic import ANTHROPIC
 from guidance_agent.llm.providers.base import CachePlan, Profile
+from guidance_agent.llm.providers.compatible import COMPATIBLE
 from guidance_agent.llm.providers.gemini import GEMINI
 from guidance_agent.llm.providers.ollama import OLLAMA
 from guidance_agent.llm.providers.openai import OPENAI
+from guidance_agent.llm.providers.registry import profile_for
 
 CLAUDE = "anthropic/claude-sonnet-5-5"
 GPT_BREAKPOINTS = "openai/gpt-6-luna"
@@ -110,6 +113,8 @@ def test_exact_matching_models_mark_where_the_conversation_ended_a_turn_ago() ->
         (OPENAI, GPT_BREAKPOINTS),
         (OPENAI, GPT_PREFIX),
         (GEMINI, "gemini/gemini-2.5-pro"),
+        (OLLAMA, "ollama/llama3.2"),
+        (COMPATIBLE["mistral"], "mistral/large"),
     ],
 )
 def test_switched_off_caching_sends_neither_breakpoints_nor_key(profile: Profile, model: str) -> None:
@@ -127,8 +132,41 @@ def test_models_that_cache_by_themselves_get_no_breakpoints(profile: Profile, mo
 
 
 def test_without_a_known_minimum_nothing_is_promised() -> None:
-    plan = OLLAMA.cache_plan(consultation("ollama/llama3.2", 1))
-    assert not any(part.cached for part in plan.parts)
+    plan = COMPATIBLE["mistral"].cache_plan(consultation("mistral/nobody-knows", 1))
+    assert plan.parts and not any(part.cached for part in plan.parts)
+
+
+@pytest.mark.parametrize(
+    ("model", "minimum"), [("gemini-2.5-pro", 2048), ("gemini-2.5-flash", 2048), ("gemini-3.5-flash-lite", 4096)]
+)
+def test_gemini_promises_what_its_minimum_allows_and_sends_nothing(model: str, minimum: int) -> None:
+    plan = GEMINI.cache_plan(consultation(f"gemini/{model}", 0, conduct=minimum // 2, requirements=minimum))
+    assert (plan.caching, plan.breakpoints, plan.cache_key, plan.minimum_tokens) == ("prefix", (), None, minimum)
+    assert [part.cached for part in plan.parts] == [False, True, True]
+    assert f"below the model's minimum of {minimum}" in plan.parts[0].note
+
+
+def test_a_gemini_model_that_does_not_cache_says_so() -> None:
+    plan = GEMINI.cache_plan(consultation("gemini/gemma-4-31b-it", 1))
+    assert plan.caching == "none"
+    assert {part.note for part in plan.parts} == {"this model does not cache"}
+
+
+def test_ollama_keeps_any_length_as_long_as_the_model_is_loaded_and_reports_nothing() -> None:
+    plan = OLLAMA.cache_plan(consultation("ollama/llama3.2", 1, conduct=5))
+    assert all(part.cached for part in plan.parts)
+    assert (plan.caching, plan.cache_key, plan.reported, plan.life) == ("prefix", None, False, 300.0)
+    kept_longer = replace(OLLAMA, keep_alive=3_600.0).cache_plan(consultation("ollama/llama3.2", 1))
+    assert kept_longer.life == 3_600.0
+
+
+@pytest.mark.parametrize("model", ["ollama/llama3.2", "hosted_vllm/llama", "gemini/gemini-2.5-pro", "mistral/large"])
+def test_a_turn_only_adds_to_the_prefix_of_the_one_before(model: str) -> None:
+    profile = profile_for(model.partition("/")[0])
+    plans = [profile.cache_plan(consultation(model, turns)) for turns in range(4)]
+    for before, after in itertools.pairwise(plans):
+        assert after.prefixes[: len(before.prefixes)] == before.prefixes
+        assert len(after.prefixes) == len(before.prefixes) + 2
 
 
 @pytest.mark.parametrize("model", [GPT_BREAKPOINTS, GPT_PREFIX])

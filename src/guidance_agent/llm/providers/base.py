@@ -54,6 +54,7 @@ class ModelTraits:
         max_tokens_field: Name of the field for the answer's upper bound, in the OpenAI wire format.
         native_schema: Whether the provider is known to hold an answer to a JSON Schema itself.
         always_thinks: Whether thinking cannot be switched off; it counts towards the bound of the answer.
+        reports_cache: Whether the usage says what was read from a cache, if anything was.
     """
 
     caching: Caching = "none"
@@ -63,6 +64,7 @@ class ModelTraits:
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     native_schema: bool = False
     always_thinks: bool = False
+    reports_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ class CachePlan:
         minimum_tokens: The model's shortest cacheable prefix; None when unknown.
         look_back: How many messages before a breakpoint an earlier entry is still found; None means anywhere.
         enabled: False when the request asked for no caching.
+        reported: False when a usage without reads may only mean that the provider does not report them.
+        life: How long an unused prefix stays in a cache without breakpoints, in seconds.
     """
 
     caching: Caching
@@ -114,6 +118,8 @@ class CachePlan:
     minimum_tokens: int | None = None
     look_back: int | None = None
     enabled: bool = True
+    reported: bool = True
+    life: float = 300.0
 
 
 class ProviderProfile(Protocol):

@@ -1,7 +1,8 @@
 """Providers that speak the OpenAI wire format under an address of their own, as a table, and any other by settings.
 
-They cache the start of a prompt by themselves, if at all, and say so in the usage. None is sent a cache key or a
-breakpoint: a server that does not know the field may refuse the request.
+They cache the start of a prompt by themselves, if at all, and say so in the usage; vLLM says so only where it was
+started with `--enable-prompt-tokens-details`, and of a server that only the settings know nobody can tell. None is sent
+a cache key or a breakpoint: a server that does not know the field may refuse the request.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from guidance_agent.llm.messages import ModelRequest
 from guidance_agent.llm.price_map import bundled_price_map
 from guidance_agent.llm.providers.base import CachePlan, ModelTraits, Profile, Wire
 from guidance_agent.llm.providers.models import traits_from_record
-from guidance_agent.llm.providers.planning import measure_prompt, plan_prefix
+from guidance_agent.llm.providers.planning import SWITCHED_OFF, measure_prompt, plan_none, plan_prefix
 
 __all__ = ["COMPATIBLE", "CompatibleProfile", "custom_profile"]
 
@@ -23,14 +24,18 @@ class CompatibleProfile(Profile):
     """A provider known by its address; what its models can do is read from the price map where they are listed."""
 
     native_schema: bool = False
+    reports_cache: bool = True
 
     def known_traits(self, model: str) -> ModelTraits:
-        defaults = ModelTraits(caching="prefix", native_schema=self.native_schema)
+        defaults = ModelTraits(caching="prefix", native_schema=self.native_schema, reports_cache=self.reports_cache)
         record = bundled_price_map().record(f"{self.name}/{model}")
         return defaults if record is None else traits_from_record(record, defaults)
 
     def cache_plan(self, request: ModelRequest) -> CachePlan:
-        return plan_prefix(measure_prompt(request), self.traits(request.model.partition("/")[2]))
+        traits, prompt = self.traits(request.model.partition("/")[2]), measure_prompt(request)
+        if not request.use_cache:
+            return plan_none(prompt, traits, note=SWITCHED_OFF, enabled=False)
+        return plan_prefix(prompt, traits)
 
 
 def _compatible(
@@ -41,6 +46,7 @@ def _compatible(
     fast: str | None = None,
     keys: tuple[str, ...] = (),
     native_schema: bool = False,
+    reports_cache: bool = True,
 ) -> CompatibleProfile:
     upper = name.upper()
     return CompatibleProfile(
@@ -53,6 +59,7 @@ def _compatible(
         default_model=default and f"{name}/{default}",
         fast_model=fast and f"{name}/{fast}",
         native_schema=native_schema,
+        reports_cache=reports_cache,
     )
 
 
@@ -65,7 +72,7 @@ _PROFILES = (
     _compatible("together_ai", "https://api.together.xyz/v1", keys=("TOGETHERAI_API_KEY", "TOGETHER_API_KEY")),
     _compatible("fireworks_ai", "https://api.fireworks.ai/inference/v1", keys=("FIREWORKS_API_KEY",)),
     _compatible("cerebras", "https://api.cerebras.ai/v1"),
-    _compatible("hosted_vllm", None, native_schema=True),
+    _compatible("hosted_vllm", None, native_schema=True, reports_cache=False),
 )
 
 COMPATIBLE: Mapping[str, CompatibleProfile] = {profile.name: profile for profile in _PROFILES}
@@ -80,4 +87,5 @@ def custom_profile(name: str, wire: Wire | None) -> CompatibleProfile:
         key_variables=(f"{upper}_API_KEY",),
         base_url_variables=(f"{upper}_BASE_URL", f"{upper}_API_BASE"),
         needs_key=False,
+        reports_cache=False,
     )

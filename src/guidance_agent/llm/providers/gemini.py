@@ -1,17 +1,19 @@
 """Gemini: implicit caching of the start of a prompt from 2.5 on, without a knob for its life.
 
-Explicit cached contents are not used: they cost storage by the hour and extra calls, and reads do not renew them.
+Only the order of the prompt helps, and its shortest length of 2,048 or 4,096 tokens; LiteLLM sends the system messages
+as one instruction before the conversation. A cache mark would have it make an explicit cached content instead, which
+costs storage by the hour and calls of its own, and which reads do not renew: none is sent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guidance_agent.llm.messages import ModelRequest
 from guidance_agent.llm.price_map import bundled_price_map
 from guidance_agent.llm.providers.base import CachePlan, ModelTraits, Profile
 from guidance_agent.llm.providers.models import GEMINI_MODELS, find_model, traits_from_record
-from guidance_agent.llm.providers.planning import measure_prompt, plan_none, plan_prefix
+from guidance_agent.llm.providers.planning import SWITCHED_OFF, measure_prompt, plan_none, plan_prefix
 
 __all__ = ["GEMINI", "GeminiProfile"]
 
@@ -27,14 +29,19 @@ class GeminiProfile(Profile):
         if known is not None:
             return known
         record = bundled_price_map().record(f"gemini/{model}")
-        return _UNLISTED if record is None else traits_from_record(record, _UNLISTED)
+        if record is None:
+            return _UNLISTED
+        # The map names every model that caches; of one that it lists without saying so there is nothing to expect.
+        caches = record.get("supports_prompt_caching") is True
+        return traits_from_record(record, _UNLISTED if caches else replace(_UNLISTED, caching="none"))
 
     def cache_plan(self, request: ModelRequest) -> CachePlan:
         traits = self.traits(request.model.partition("/")[2])
         prompt = measure_prompt(request)
         if not request.use_cache:
-            note = "caching is switched off for this call; the provider may cache all the same"
-            return plan_none(prompt, traits, note=note, enabled=False)
+            return plan_none(prompt, traits, note=SWITCHED_OFF, enabled=False)
+        if traits.caching == "none":
+            return plan_none(prompt, traits, note="this model does not cache")
         return plan_prefix(prompt, traits)
 
 

@@ -121,8 +121,12 @@ GEMINI_MODELS: Mapping[str, ModelTraits] = {
     "gemini-3.7-flash": _gemini(4096, temperature=False),
     "gemini-3.6-flash": _gemini(4096, temperature=False),
     "gemini-3.5-flash": _gemini(4096),
+    "gemini-3.5-flash-lite": _gemini(4096, temperature=False),
     "gemini-3.1-flash-lite": _gemini(4096),
+    "gemini-3.1-flash-lite-preview": _gemini(4096),
     "gemini-3.1-pro-preview": _gemini(4096),
+    "gemini-3.1-pro-preview-customtools": _gemini(4096),
+    "gemini-3-flash-preview": _gemini(4096),
     "gemini-2.5-pro": _gemini(2048),
     "gemini-2.5-flash": _gemini(2048),
     "gemini-2.5-flash-lite": _gemini(2048),
@@ -154,4 +158,5 @@ def traits_from_record(record: Mapping[str, Any], defaults: ModelTraits) -> Mode
         max_tokens_field=defaults.max_tokens_field,
         native_schema=record.get("supports_response_schema") is True,
         always_thinks=record.get("thinking_always_on") is True,
+        reports_cache=defaults.reports_cache,
     )

@@ -1,8 +1,9 @@
 """Ollama: models on one's own machine, which keep the evaluated start of the last prompt as long as they are loaded.
 
-Only the order of the prompt helps: the model reuses the longest common start with what it read last. How much it reused
-is not reported, nothing is billed, and there is no shortest length. The context window is set where the server is
-started, so only the settings can say it.
+Only the order of the prompt helps: the model reuses the longest common start with what it read last. How much it
+reused is not reported, nothing is billed, and there is no shortest length. A model stays loaded for five minutes after
+its last call, or as long as `OLLAMA_KEEP_ALIVE` says where the server is started: the OpenAI-style interface ignores a
+keep-alive in a request. The context window is set there too, so only the settings can say it.
 """
 
 from __future__ import annotations
@@ -11,22 +12,31 @@ from dataclasses import dataclass
 
 from guidance_agent.llm.messages import ModelRequest
 from guidance_agent.llm.providers.base import CachePlan, ModelTraits, Profile
-from guidance_agent.llm.providers.planning import measure_prompt, plan_prefix
+from guidance_agent.llm.providers.planning import SWITCHED_OFF, measure_prompt, plan_none, plan_prefix
 
 __all__ = ["OLLAMA", "OllamaProfile"]
 
-_TRAITS = ModelTraits(caching="prefix", native_schema=True)
+_TRAITS = ModelTraits(caching="prefix", minimum_cache_tokens=0, native_schema=True, reports_cache=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OllamaProfile(Profile):
-    """An Ollama server, by its OpenAI-compatible interface."""
+    """An Ollama server, by its OpenAI-compatible interface.
+
+    Attributes:
+        keep_alive: Seconds that the server keeps a model, and so its prefix, after the last call.
+    """
+
+    keep_alive: float = 300.0
 
     def known_traits(self, model: str) -> ModelTraits:
         return _TRAITS
 
     def cache_plan(self, request: ModelRequest) -> CachePlan:
-        return plan_prefix(measure_prompt(request), self.traits(request.model.partition("/")[2]))
+        traits, prompt = self.traits(request.model.partition("/")[2]), measure_prompt(request)
+        if not request.use_cache:
+            return plan_none(prompt, traits, note=SWITCHED_OFF, enabled=False)
+        return plan_prefix(prompt, traits, life=self.keep_alive)
 
 
 OLLAMA = OllamaProfile(

@@ -21,9 +21,11 @@ from guidance_agent.llm.providers.base import Breakpoint, CachePlan, CacheTtl, M
 from guidance_agent.llm.tokens import estimate_tokens
 
 __all__ = [
+    "IDLE_LIFE",
     "MAX_BREAKPOINTS",
     "MOVING_PARTS",
     "PERSONAL_PARTS",
+    "SWITCHED_OFF",
     "MeasuredPrompt",
     "estimated_tokens",
     "measure_prompt",
@@ -34,6 +36,12 @@ __all__ = [
 
 MAX_BREAKPOINTS = 4
 """Of Anthropic per request; OpenAI writes at most as many."""
+
+IDLE_LIFE = 300.0
+"""Seconds that an automatic cache keeps an unused prefix for certain; none promises more."""
+
+SWITCHED_OFF = "caching is switched off for this call; the provider may cache all the same"
+"""Said of every part where a provider caches by itself and the request asked it not to."""
 
 MOVING_PARTS = frozenset({"conversation"})
 """Parts whose end moves from turn to turn, so that an entry is read once and then replaced by a longer one."""
@@ -143,14 +151,25 @@ def plan_explicit(
     )
 
 
-def plan_prefix(prompt: MeasuredPrompt, traits: ModelTraits, *, cache_key: str | None = None) -> CachePlan:
-    """Plan for a model that caches the start of a prompt by itself: only the order and the key help it."""
+def plan_prefix(
+    prompt: MeasuredPrompt, traits: ModelTraits, *, cache_key: str | None = None, life: float = IDLE_LIFE
+) -> CachePlan:
+    """Plan for a model that caches the start of a prompt by itself: only the order and the key help it.
+
+    Args:
+        prompt: The measured prompt.
+        traits: Of the model.
+        cache_key: Key under which the provider routes the prompt.
+        life: How long an unused prefix is kept, in seconds.
+    """
     return CachePlan(
         caching="prefix",
         cache_key=cache_key,
         parts=tuple(_judged(part, traits.minimum_cache_tokens) for part in prompt.parts),
         prefixes=prompt.prefixes,
         minimum_tokens=traits.minimum_cache_tokens,
+        reported=traits.reports_cache,
+        life=life,
     )
 
 
@@ -162,6 +181,7 @@ def plan_none(prompt: MeasuredPrompt, traits: ModelTraits, *, note: str, enabled
         prefixes=prompt.prefixes,
         minimum_tokens=traits.minimum_cache_tokens,
         enabled=enabled,
+        reported=traits.reports_cache,
     )
 
 
