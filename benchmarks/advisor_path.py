@@ -1,41 +1,64 @@
 """What the whole advisor path costs, journal included, beside raw aiohttp in the same run.
 
-The provider is the simulator in a process of its own. The advisor runs with its default SQLite journal (WAL,
-`synchronous=FULL`) on the disk of the machine; beside it stands the floor that reads the same answers with aiohttp.
+    python -m benchmarks.advisor_path [--database sqlite|postgresql|both] [--wire anthropic|openai] [--quick]
+
+The provider is the simulator in a process of its own. The records are on SQLite (WAL, `synchronous=FULL`) and on a
+PostgreSQL server of the benchmark's own whose commits wait for the disk, both on the disk of the machine; beside them
+stands the floor that reads the same answers with aiohttp. The three take turns in every round.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
 import gc
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import aiohttp
 import psutil
 
-from benchmarks.model_door import KEY, WIRES, Bench, drain, row
+from benchmarks.model_door import KEY, WIRES, Bench, drain, print_table, row
 from benchmarks.rows import Row
 from guidance_agent import AdvisorAgent, CustomerProfile, Runtime, Settings
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.provider_simulator import ProviderSimulatorProcess
+from tests.postgres_server import PostgresServer
 
-__all__ = ["run"]
+__all__ = ["AUTHORS", "DATABASES", "FAST", "PathBench", "database_urls", "run"]
+
+DATABASES = ("sqlite", "postgresql")
+LABELS = {"sqlite": "", "postgresql": ", PostgreSQL"}
+FLOOR = "floor"
 
 AUTHORS = {"anthropic": "anthropic/claude-sonnet-5-5", "openai": "openai/gpt-6-sol"}
 FAST = {"anthropic": "anthropic/claude-haiku-5-5", "openai": "openai/gpt-6-luna"}
 
 
-class PathBench:
-    """One runtime per script, all on one data folder, beside the raw session."""
+@contextlib.contextmanager
+def database_urls(names: Sequence[str]) -> Iterator[dict[str, str | None]]:
+    """Have an empty database of each kind while the block runs; None is a file in the data folder."""
+    with contextlib.ExitStack() as stack:
+        urls: dict[str, str | None] = dict.fromkeys(names)
+        if "postgresql" in names:
+            server = stack.enter_context(PostgresServer(durable=True))
+            urls["postgresql"] = stack.enter_context(server.database())
+        yield urls
 
-    def __init__(self, base_url: str, folder: Path, raw: Bench) -> None:
+
+class PathBench:
+    """Runtimes on each database, beside the raw session."""
+
+    def __init__(self, base_url: str, folder: Path, raw: Bench, urls: dict[str, str | None] | None = None) -> None:
         self.base_url = base_url
         self.folder = folder
         self.raw = raw
+        self.urls = urls or {"sqlite": None}
         self.asked = 0
 
     def customer(self) -> CustomerProfile:
@@ -47,82 +70,108 @@ class PathBench:
             presenting_question="Can I take all of my pension to mend my roof?",
         )
 
-    def runtime(self, wire: str, model: str | None = None, reasoning: str | None = None) -> Runtime:
-        provider = {"base_url": self.base_url, "api_key": KEY}
+    def runtime(self, wire: str, model: str | None = None, *, database: str = "sqlite") -> Runtime:
         settings = Settings.load(
             data_dir=self.folder,
+            database_url=self.urls[database],
             background=False,
             model=model or AUTHORS[wire],
-            reasoning_model=reasoning or FAST[wire],
-            providers={wire: provider},
+            reasoning_model=FAST[wire],
+            providers={wire: {"base_url": self.base_url, "api_key": KEY}},
         )
         return Runtime(settings, environ={})
+
+    @contextlib.asynccontextmanager
+    async def advisors(self, wire: str, model: str) -> AsyncIterator[dict[str, tuple[Runtime, AdvisorAgent]]]:
+        """Open an advisor on each database, and have each answer once."""
+        async with contextlib.AsyncExitStack() as stack:
+            opened = {}
+            for database in self.urls:
+                runtime = await stack.enter_async_context(self.runtime(wire, f"{wire}/{model}", database=database))
+                advisor = await stack.enter_async_context(AdvisorAgent(runtime=runtime))
+                await drain(self.texts(advisor))
+                opened[database] = (runtime, advisor)
+            yield opened
 
     async def texts(self, advisor: AdvisorAgent, *, reasoning: bool = False) -> AsyncIterator[str]:
         async for text in advisor.provide_guidance_stream(self.customer(), use_reasoning=reasoning):
             yield text
 
 
-async def _cpu_per_chunk(bench: PathBench, wire: str, rounds: int) -> tuple[float, float]:
+Samples = dict[str, list[float]]
+
+
+def _rows(name: str, unit: str, samples: Samples, target: str) -> list[Row]:
+    floor = statistics.median(samples[FLOOR])
+    return [
+        row(f"{name}{LABELS[database]}", unit, (statistics.median(values), floor), target)
+        for database, values in samples.items()
+        if database != FLOOR
+    ]
+
+
+async def _cpu_per_chunk(bench: PathBench, wire: str, rounds: int) -> list[Row]:
     chunks, model = 2_000, "script-2000x0"
-    path: list[float] = []
-    floor: list[float] = []
-    async with bench.runtime(wire, f"{wire}/{model}") as runtime, AdvisorAgent(runtime=runtime) as advisor:
-        await drain(bench.texts(advisor))
+    samples: Samples = defaultdict(list)
+    async with bench.advisors(wire, model) as advisors:
         for _ in range(rounds):
-            for results, pieces in ((floor, bench.raw.raw(wire, model)), (path, bench.texts(advisor))):
+            streams = {FLOOR: bench.raw.raw(wire, model)}
+            streams |= {database: bench.texts(advisor) for database, (_, advisor) in advisors.items()}
+            for name, pieces in streams.items():
                 gc.collect()
                 began = time.process_time()
                 await drain(pieces)
-                results.append((time.process_time() - began) / chunks * 1e6)
-    return statistics.median(path), statistics.median(floor)
+                samples[name].append((time.process_time() - began) / chunks * 1e6)
+    return _rows(f"whole path, CPU per chunk, burst, {wire}", "µs", samples, "≤ 4 × floor")
 
 
-async def _first_text_added(bench: PathBench, wire: str, rounds: int) -> tuple[float, float]:
+async def _first_text_added(bench: PathBench, wire: str, rounds: int) -> list[Row]:
     model = "script-5x0"
-    path: list[float] = []
-    floor: list[float] = []
-    async with bench.runtime(wire, f"{wire}/{model}") as runtime, AdvisorAgent(runtime=runtime) as advisor:
+    samples: Samples = defaultdict(list)
+    async with bench.advisors(wire, model) as advisors:
         for warm in range(rounds + 5):
-            for results, pieces in ((floor, bench.raw.raw(wire, model)), (path, bench.texts(advisor))):
+            streams = {FLOOR: bench.raw.raw(wire, model)}
+            streams |= {database: bench.texts(advisor) for database, (_, advisor) in advisors.items()}
+            for name, pieces in streams.items():
                 began = time.perf_counter()
                 await anext(pieces)
                 taken = (time.perf_counter() - began) * 1e3
                 await drain(pieces)
                 if warm >= 5:
-                    results.append(taken)
-    return statistics.median(path), statistics.median(floor)
+                    samples[name].append(taken)
+    return _rows(f"whole path, first text, {wire}", "ms", samples, "≤ floor + 12")
 
 
 async def _many_streams(bench: PathBench, wire: str, rounds: int) -> list[Row]:
     model = "script-50x20"
-    walls: list[float] = []
-    floors: list[float] = []
-    lags: list[float] = []
-    async with bench.runtime(wire, f"{wire}/{model}") as runtime, AdvisorAgent(runtime=runtime) as advisor:
-        await drain(bench.texts(advisor))
+    walls: Samples = defaultdict(list)
+    lags: Samples = defaultdict(list)
+    commits: Samples = defaultdict(list)
+    async with bench.advisors(wire, model) as advisors:
         for _ in range(rounds):
             began = time.perf_counter()
             await asyncio.gather(*(drain(bench.raw.raw(wire, model)) for _ in range(200)))
-            floors.append(time.perf_counter() - began)
-            watch = asyncio.create_task(_loop_lag())
-            began = time.perf_counter()
-            await asyncio.gather(*(drain(bench.texts(advisor)) for _ in range(200)))
-            walls.append(time.perf_counter() - began)
-            watch.cancel()
-            lags.append(statistics.quantiles(await _result(watch), n=100)[98])
-    figures = (statistics.median(walls), statistics.median(floors))
-    return [
-        row(f"whole path, 200 streams × 50 chunks, {wire}", "s", figures, "≤ 1.4"),
-        Row(
-            name=f"whole path, 200 streams, event-loop lag p99, {wire}",
-            unit="ms",
-            value=round(statistics.median(lags), 1),
-            floor=None,
-            ratio=None,
-            target="≤ 100",
-        ),
-    ]
+            walls[FLOOR].append(time.perf_counter() - began)
+            for database, (runtime, advisor) in advisors.items():
+                before = runtime.journal.commits
+                watch = asyncio.create_task(_loop_lag())
+                began = time.perf_counter()
+                await asyncio.gather(*(drain(bench.texts(advisor)) for _ in range(200)))
+                walls[database].append(time.perf_counter() - began)
+                commits[database].append(runtime.journal.commits - before)
+                watch.cancel()
+                lags[database].append(statistics.quantiles(await _result(watch), n=100)[98])
+    rows = _rows(f"whole path, 200 streams × 50 chunks, {wire}", "s", walls, "≤ 1.4")
+    for database, label in LABELS.items():
+        if database in lags:
+            lag, count = statistics.median(lags[database]), statistics.median(commits[database])
+            rows.append(_plain(f"whole path, 200 streams, event-loop lag p99, {wire}{label}", "ms", lag, "≤ 100"))
+            rows.append(_plain(f"whole path, 200 streams, commits, {wire}{label}", "", count, ""))
+    return rows
+
+
+def _plain(name: str, unit: str, value: float, target: str) -> Row:
+    return Row(name=name, unit=unit, value=round(value, 1), floor=None, ratio=None, target=target)
 
 
 _lag_samples: list[float] = []
@@ -141,12 +190,12 @@ async def _result(watch: asyncio.Task[None]) -> list[float]:
     return list(_lag_samples)
 
 
-async def _growth(bench: PathBench, wire: str) -> Row:
+async def _growth(bench: PathBench, wire: str, database: str) -> Row:
     """Growth of the process while 10 MB pass through, beyond the text that is kept for the last event."""
     process = psutil.Process()
     size = 10_485_760
     async with (
-        bench.runtime(wire, f"{wire}/script-500x0") as runtime,
+        bench.runtime(wire, f"{wire}/script-500x0", database=database) as runtime,
         AdvisorAgent(runtime=runtime) as ordinary,
         AdvisorAgent(runtime=runtime, model=f"{wire}/script-bytes-{size}") as advisor,
     ):
@@ -159,17 +208,11 @@ async def _growth(bench: PathBench, wire: str) -> Row:
             peak = max(peak, process.memory_info().rss)
     if seen != size:
         raise RuntimeError(f"{seen} of {size} characters arrived")
-    return Row(
-        name=f"whole path, growth over a 10 MB answer beyond its text, {wire}",
-        unit="MB",
-        value=round((peak - before - size) / 1e6, 1),
-        floor=None,
-        ratio=None,
-        target="< 5",
-    )
+    name = f"whole path, growth over a 10 MB answer beyond its text, {wire}{LABELS[database]}"
+    return _plain(name, "MB", (peak - before - size) / 1e6, "< 5")
 
 
-async def _measure(base_url: str, *, quick: bool) -> list[Row]:
+async def _measure(base_url: str, wires: Sequence[str], urls: dict[str, str | None], *, quick: bool) -> list[Row]:
     rounds = 3 if quick else 11
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -177,18 +220,34 @@ async def _measure(base_url: str, *, quick: bool) -> list[Row]:
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
             ModelGateway(Settings(), environ={}) as unused,
         ):
-            bench = PathBench(base_url, Path(folder), Bench(base_url, session, unused))
-            for wire in WIRES:
-                cpu = await _cpu_per_chunk(bench, wire, rounds)
-                rows.append(row(f"whole path, CPU per chunk, burst, {wire}", "µs", cpu, "≤ 4 × floor"))
-                first = await _first_text_added(bench, wire, rounds * 4)
-                rows.append(row(f"whole path, first text, {wire}", "ms", first, "≤ floor + 12"))
-                rows.extend(await _many_streams(bench, wire, 1 if quick else 3))
-                rows.append(await _growth(bench, wire))
+            bench = PathBench(base_url, Path(folder), Bench(base_url, session, unused), urls)
+            for wire in wires:
+                rows += await _cpu_per_chunk(bench, wire, rounds)
+                rows += await _first_text_added(bench, wire, rounds * 4)
+                rows += await _many_streams(bench, wire, 1 if quick else 3)
+                rows += [await _growth(bench, wire, database) for database in urls]
     return rows
 
 
-def run(*, quick: bool = False) -> list[Row]:
+def run(*, quick: bool = False, wires: Sequence[str] = WIRES, databases: Sequence[str] = DATABASES) -> list[Row]:
     """Measure everything and return the figures."""
-    with ProviderSimulatorProcess(["--any-model", "--no-bodies", "--instant"]) as simulator:
-        return asyncio.run(_measure(simulator.base_url, quick=quick))
+    with (
+        ProviderSimulatorProcess(["--any-model", "--no-bodies", "--instant"]) as simulator,
+        database_urls(databases) as urls,
+    ):
+        return asyncio.run(_measure(simulator.base_url, wires, urls, quick=quick))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the whole advisor path.")
+    parser.add_argument("--database", choices=(*DATABASES, "both"), default="both")
+    parser.add_argument("--wire", choices=(*WIRES, "both"), default="both")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
+    wires = WIRES if options.wire == "both" else (options.wire,)
+    databases = DATABASES if options.database == "both" else (options.database,)
+    print_table(run(quick=options.quick, wires=wires, databases=databases))
+
+
+if __name__ == "__main__":
+    main()
