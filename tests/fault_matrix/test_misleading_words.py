@@ -55,6 +55,20 @@ async def test_an_error_status_means_the_same_whatever_the_message_says(subject:
                 assert said(await error_of(gateway, subject, streamed=streamed)) == plain, (status, words)
 
 
+async def test_a_provider_on_connections_of_litellms_own_is_understood_by_its_status_too() -> None:
+    served = SimulatorSettings.instant().but(any_model=True)
+    cerebras = Subject(wire="openai", transport="litellm", model="cerebras/llama-9")
+    async with ProviderSimulator(served) as simulator:
+        provider = {"cerebras": {"base_url": f"{simulator.base_url}/v1", "api_key": "sk-test-123456"}}
+        async with open_gateway(cerebras, simulator.base_url, providers=provider) as gateway:
+            for status in STATUSES:
+                simulator.faults.add(Fault(kind="status", status=status))
+                plain = said(await error_of(gateway, cerebras, streamed=False))
+                for words in WORDS:
+                    simulator.faults.add(Fault(kind="status", status=status, message=words))
+                    assert said(await error_of(gateway, cerebras, streamed=False)) == plain, (status, words)
+
+
 @pytest.mark.parametrize("after_chunks", [0, 2], ids=["before the first text", "after the first text"])
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 async def test_an_error_in_a_stream_means_the_same_whatever_the_message_says(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 
+import httpx
 import pytest
 
 from guidance_agent.errors import (
+    AuthenticationError,
     ContextWindowExceededError,
     MalformedResponseError,
     MidStreamError,
@@ -19,10 +23,23 @@ from guidance_agent.errors import (
     RequestRejectedError,
 )
 from guidance_agent.llm.transports.failures import Origin
-from guidance_agent.llm.transports.litellm_errors import error_in_stream, error_of_call
+from guidance_agent.llm.transports.litellm_errors import error_in_stream, error_of_answer, error_of_call
 
 ORIGIN = Origin("bedrock", "bedrock/claude", "its usual address", "req_1", secret="sk-secret")
 PRIVATE = "My name is Gwendolyn"
+
+
+@dataclass
+class TappedBody:
+    """Stands for the body that the tap watched."""
+
+    tail: bytes = b""
+    broken: Exception | None = None
+    readable: bool = True
+    on_bytes: Callable[[], None] | None = None
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 class APIError(Exception):
@@ -109,6 +126,40 @@ def test_a_parameter_that_litellm_refuses_is_named(litellm: ModuleType) -> None:
     assert type(error) is RequestRejectedError
     assert "['seed']" in str(error)
     assert "sk-secret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable"),
+    [(401, AuthenticationError, False), (402, PermissionDeniedError, False), (529, ProviderUnavailableError, True)],
+)
+@pytest.mark.parametrize("name", ["RateLimitError", "APIError", "NotFoundError", "ContextWindowExceededError"])
+def test_the_providers_own_answer_counts_more_than_the_class_that_litellm_made_of_its_words(
+    name: str, status: int, kind: type[ModelError], retryable: bool, litellm: ModuleType
+) -> None:
+    words = {"error": {"message": "rate_limit_exceeded, model_not_found, No module named 'x'", "type": "new_error"}}
+    response = httpx.Response(status, headers={"Retry-After": "7"}, json=words)
+    cause = httpx.HTTPStatusError("no", request=httpx.Request("POST", "http://x"), response=response)
+    error = error_of_call(raised(name, cause=cause, status_code=429, text=str(words)), ORIGIN, litellm)
+    assert isinstance(error, ModelError)
+    assert (type(error), error.status, error.retryable) == (kind, status, retryable)
+    assert (error.retry_after, error.code) == (7.0 if retryable else None, "new_error")
+
+
+def test_an_answer_that_broke_off_under_litellm_is_a_lost_connection() -> None:
+    body = TappedBody(broken=OSError("reset"))
+    error = error_of_answer(raised("InternalServerError", status_code=500), ORIGIN, body)
+    assert type(error) is MidStreamError
+    assert error_of_answer(raised("InternalServerError"), ORIGIN, TappedBody()) is None
+    assert error_of_answer(raised("InternalServerError"), ORIGIN, None) is None
+
+
+def test_words_of_a_chunk_do_not_make_a_stream_malformed() -> None:
+    said = raised("APIError", text="the model said: Error parsing chunk: JSONDecodeError", status_code=503)
+    assert type(error_in_stream(said, ORIGIN, b"")) is MidStreamError
+    unread = raised("APIConnectionError", cause=RuntimeError(f"Error parsing chunk: KeyError,\nReceived: {PRIVATE}"))
+    error = error_in_stream(unread, ORIGIN, b"")
+    assert type(error) is MalformedResponseError
+    assert PRIVATE not in str(error)
 
 
 def test_an_answer_that_litellm_cannot_read_is_malformed(litellm: ModuleType) -> None:

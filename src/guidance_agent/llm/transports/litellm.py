@@ -32,7 +32,7 @@ from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawE
 from guidance_agent.llm.transports.failures import Origin, malformed
 from guidance_agent.llm.transports.http import raise_timeout
 from guidance_agent.llm.transports.litellm_answer import completion_of, usage_of
-from guidance_agent.llm.transports.litellm_errors import error_of_call
+from guidance_agent.llm.transports.litellm_errors import error_of_answer, error_of_call
 from guidance_agent.llm.transports.litellm_import import LiteLLMModules, keep_quiet, load
 from guidance_agent.llm.transports.litellm_request import Route, chat_arguments, common_arguments, route_of
 from guidance_agent.llm.transports.litellm_stream import LiteLLMStream
@@ -166,7 +166,11 @@ class LiteLLMTransport:
         except TimeoutError:
             raise_timeout(tap.origin, phase, seconds, None)
         except Exception as error:
-            failure = tap.failure or error_of_call(error, tap.origin, modules.litellm)
+            failure = (
+                tap.failure
+                or error_of_answer(error, tap.origin, tap.body)
+                or error_of_call(error, tap.origin, modules.litellm)
+            )
         # Raised here, so that LiteLLM's exception, which repeats what was sent, is not its context.
         raise failure
 

@@ -1,7 +1,8 @@
 """What an exception of LiteLLM means, when the tap has not decided it: one typed error, without LiteLLM's own text.
 
 LiteLLM's messages repeat what was sent and what was answered, and its classes follow words in the body. So the class
-comes from the raw status where there is one, and the message names LiteLLM's exception but does not quote it.
+comes from the raw response where LiteLLM's exception was raised over one, and the message names LiteLLM's exception but
+does not quote it.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from guidance_agent.llm.transports.failures import (
     mid_stream_error,
     retry_after_seconds,
 )
+from guidance_agent.llm.transports.http import connection_lost
+from guidance_agent.llm.transports.litellm_answer import WireBody
 
-__all__ = ["error_in_stream", "error_of_call", "truncated"]
+__all__ = ["error_in_stream", "error_of_answer", "error_of_call", "truncated"]
 
 _UNREACHABLE = frozenset({"ConnectError", "ConnectTimeout", "NetworkError", "ProxyError", "APIConnectionError"})
 _BAD_ADDRESS = frozenset({"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"})
@@ -61,19 +64,22 @@ def error_of_call(error: Exception, origin: Origin, litellm: ModuleType) -> Mode
     chain = list(_chain(error))
     names = {type(link).__name__ for link in chain}
     missing = next((link for link in chain if isinstance(link, ImportError)), None)
-    if missing is not None or "No module named" in str(error):
-        package = missing.name if missing is not None and missing.name else "a package of that provider"
+    if missing is not None:
+        package = missing.name or "a package of that provider"
         return MissingExtraError(
             f"LiteLLM needs {package!r} for the model {origin.model!r}, and it is not installed. Install it beside "
             "litellm (LiteLLM's documentation names it for each provider)."
         )
     if names & _BAD_ADDRESS:
         return _unreachable(origin, error, "Correct the base URL.", retryable=False)
-    response = getattr(error, "response", None)
+    refused = _refused(chain)
+    if refused is not None:
+        headers = {name.lower(): value for name, value in refused.headers.items()}
+        return error_of_response(origin, refused.status_code, headers, _body(refused, chain))
     headers = _headers(error)
     body = getattr(error, "body", None)
     status = getattr(error, "status_code", None)
-    if isinstance(body, dict | list) and isinstance(status, int) and response is not None:
+    if isinstance(body, dict | list) and isinstance(status, int):
         return error_of_response(origin, status, headers, json.dumps(body).encode())
     if names & _UNREACHABLE:
         return _unreachable(origin, error, "Check the address and the network.", retryable=True)
@@ -82,13 +88,24 @@ def error_of_call(error: Exception, origin: Origin, litellm: ModuleType) -> Mode
     return _by_name(error, origin, headers, litellm)
 
 
+def error_of_answer(error: Exception, origin: Origin, body: WireBody | None) -> ModelError | None:
+    """Return the error for an answer that began well and could not be read to its end; None when it is neither."""
+    if body is None:
+        return None
+    if body.broken is not None:
+        return connection_lost(origin, body.broken)
+    if {type(link).__name__ for link in _chain(error)} & _MALFORMED:
+        return malformed(origin, f"made LiteLLM raise {type(error).__name__}")
+    return None
+
+
 def error_in_stream(error: Exception, origin: Origin, tail: bytes) -> ModelError:
     """Return the error for a stream that LiteLLM ended with an exception; `tail` is the end of what was read."""
     reported = _reported(tail)
     if reported is not None:
         return mid_stream_error(origin, reported)
     original = getattr(error, "original_exception", None) or error
-    if {type(link).__name__ for link in _chain(original)} & _MALFORMED or "parsing chunk" in str(original):
+    if any(type(link).__name__ in _MALFORMED or _is_unreadable_chunk(link) for link in _chain(original)):
         return malformed(origin, f"made LiteLLM raise {type(original).__name__} at one of its chunks")
     status = getattr(original, "status_code", None)
     final = isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
@@ -143,6 +160,23 @@ def _by_name(error: Exception, origin: Origin, headers: dict[str, str], litellm:
     )
 
 
+def _refused(chain: list[BaseException]) -> Any | None:
+    """Return the provider's own answer (an `httpx.Response`) over which its client raised, if there is one."""
+    return next((getattr(link, "response", None) for link in chain if type(link).__name__ == "HTTPStatusError"), None)
+
+
+def _body(response: Any, chain: list[BaseException]) -> bytes:
+    for link in chain:
+        body = getattr(link, "body", None)
+        if isinstance(body, dict | list):
+            return json.dumps(body).encode()
+    try:
+        return bytes(response.content)
+    except RuntimeError:
+        # Nobody has read the body, and now it is too late.
+        return b""
+
+
 def _headers(error: Exception) -> dict[str, str]:
     # The headers of `error.response` are LiteLLM's invention, and empty.
     headers: Any = getattr(error, "litellm_response_headers", None) or {}
@@ -155,6 +189,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _is_unreadable_chunk(error: BaseException) -> bool:
+    # LiteLLM's own words, before those of the chunk.
+    return type(error) is RuntimeError and str(error).startswith("Error parsing chunk: ")
 
 
 def _reported(tail: bytes) -> object | None:
