@@ -79,7 +79,7 @@ def error_of_call(error: Exception, origin: Origin, litellm: ModuleType) -> Mode
     headers = _headers(error)
     body = getattr(error, "body", None)
     status = getattr(error, "status_code", None)
-    if isinstance(body, dict | list) and isinstance(status, int):
+    if isinstance(body, dict | list) and isinstance(status, int) and getattr(error, "response", None) is not None:
         return error_of_response(origin, status, headers, json.dumps(body).encode())
     if names & _UNREACHABLE:
         return _unreachable(origin, error, "Check the address and the network.", retryable=True)
