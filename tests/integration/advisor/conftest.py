@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from guidance_agent import AdvisorAgent, Runtime
+from guidance_agent.core.ledger import UsageLedger
+from guidance_agent.llm.messages import ModelCall
 from guidance_agent.provider_simulator import ProviderSimulator, SimulatorSettings
+from tests.integration.advisor.prefixes import MOVES_PREFIX, moved_prefixes
 from tests.integration.advisor.wiring import wired_settings
 from tests.storage import Storage
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", MOVES_PREFIX)
 
 
 @pytest_asyncio.fixture
@@ -30,6 +37,30 @@ def wire(request: pytest.FixtureRequest) -> str:
 def on_each_database(storage: Storage) -> Storage:
     """The settings of every test here find the database that the test runs on, in child processes too."""
     return storage
+
+
+@pytest.fixture(autouse=True)
+def the_prefix_never_moves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test does, the prompts of a consultation only grow, unless it says that they may move."""
+    if "simulator" not in request.fixturenames:
+        yield
+        return
+    simulator: ProviderSimulator = request.getfixturevalue("simulator")
+    calls: dict[str, ModelCall] = {}
+    original = UsageLedger.record
+
+    def noting(self: UsageLedger, call: ModelCall) -> None:
+        if call.request_id is not None:
+            calls[call.request_id] = call
+        original(self, call)
+
+    monkeypatch.setattr(UsageLedger, "record", noting)
+    yield
+    moved = moved_prefixes(simulator.requests, calls)
+    if request.node.get_closest_marker("moves_prefix") is None:
+        assert not moved
+    else:
+        assert moved, "the test is marked with moves_prefix, and nothing moved"
 
 
 @pytest_asyncio.fixture

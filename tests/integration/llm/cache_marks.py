@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-__all__ = ["Block", "SentMarks", "blocks_of", "marks_of"]
+__all__ = ["Block", "PrefixMove", "SentMarks", "blocks_of", "marks_of", "prefix_move"]
+
+PrefixMove = Literal["extended", "shrunk", "moved"]
 
 
 class Block(NamedTuple):
@@ -45,3 +47,14 @@ def marks_of(body: Mapping[str, Any]) -> SentMarks:
     """Return what a body asks a provider to cache."""
     marks = tuple((place, block.life) for place, block in enumerate(blocks_of(body)) if block.life is not None)
     return SentMarks(marks, body.get("prompt_cache_key"))
+
+
+def prefix_move(before: Mapping[str, Any], after: Mapping[str, Any]) -> PrefixMove:
+    """Return what became of the start of a prompt, everything but its last message, from one request to the next.
+
+    `extended` also when it is the same; `shrunk` when its end is gone; `moved` when anything in it is another text.
+    """
+    old, new = ([(block.role, block.text) for block in blocks_of(body)[:-1]] for body in (before, after))
+    if new[: len(old)] == old:
+        return "extended"
+    return "shrunk" if old[: len(new)] == new else "moved"
