@@ -71,6 +71,11 @@ def test_the_sections_are_read_from_file_and_environment_and_joined(
     )
 
 
+def test_all_sections_may_stand_in_one_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDANCE_OPERATIONS", '{"guidance": {"retry": {"max_attempts": 6}}}')
+    assert Settings.load().retry_for("acme", "guidance") == RetrySettings(max_attempts=6)
+
+
 @pytest.mark.parametrize(
     ("operations", "said"),
     [
