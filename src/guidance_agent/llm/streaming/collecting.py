@@ -40,6 +40,7 @@ async def collect(stream: AnyStream) -> str | Completion:
     pieces: list[str] = []
     held = 0
     tools = ToolCallAssembler()
+    has_deltas = False
     ending = Ending()
     try:
         async for item in stream:
@@ -55,6 +56,7 @@ async def collect(stream: AnyStream) -> str | Completion:
                     pieces.clear()
                     held = 0
             if isinstance(item, Delta):
+                has_deltas = True
                 if item.reasoning:
                     reasoning += item.reasoning
                 if item.tool_call is not None:
@@ -66,7 +68,7 @@ async def collect(stream: AnyStream) -> str | Completion:
     block = "".join(pieces)
     text += block
     call = call_of(stream)
-    if call is None:
+    if call is None or not has_deltas:
         return text
     return Completion(
         text=text,

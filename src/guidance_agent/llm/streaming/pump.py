@@ -59,8 +59,13 @@ class Pump:
         self._arrived.clear()
         return item
 
+    def unread(self) -> StreamItem | None:
+        """Return, once, the item that arrived and that nobody waited for any more."""
+        item, self._item = self._item, None
+        return item
+
     async def aclose(self) -> None:
-        """End the task and close the source."""
+        """End the task and close the source; what arrived until then is `unread`."""
         try:
             if not inspect.isasyncgen(self._source):
                 # Closed before its reader is cancelled: a stream that keeps a record was left, not cancelled.

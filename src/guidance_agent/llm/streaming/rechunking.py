@@ -148,4 +148,8 @@ async def _in_time(stream: AnyStream, buffer: PieceBuffer, max_delay: float) -> 
             raise failure
         ending.check(stream)
     finally:
-        await pump.aclose()
+        try:
+            await pump.aclose()
+        finally:
+            if (item := pump.unread()) is not None:
+                buffer.add(text_of(item))
