@@ -103,6 +103,12 @@ def test_every_operation_of_the_package_can_be_configured() -> None:
     assert found == set(OPERATIONS)
 
 
+def test_every_operation_is_explained() -> None:
+    page = (SOURCE.parents[1] / "specs" / "configuration.md").read_text(encoding="utf-8")
+    section = page.partition("## Operations")[2].partition("\n## ")[0]
+    assert [name for name in OPERATIONS if f"`{name}`" not in section] == []
+
+
 def named_in(path: Path) -> Iterator[str]:
     """Yield the operations that a module names: as an argument, as a default, or where it makes its requests."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -115,5 +121,6 @@ def named_in(path: Path) -> Iterator[str]:
                 yield name
             case ast.arguments(kwonlyargs=parameters, kw_defaults=defaults):
                 for parameter, default in zip(parameters, defaults, strict=True):
-                    if parameter.arg == "operation" and isinstance(default, ast.Constant):
-                        yield str(default.value)
+                    match parameter.arg, default:
+                        case "operation", ast.Constant(value=str(name)):
+                            yield name
