@@ -8,7 +8,6 @@ are.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -90,6 +89,8 @@ class ResponseCacheTable:
             self._remove(connection, sa.true(), min(kept - self._max_entries, _REMOVED_AT_ONCE))
 
     @staticmethod
-    def _remove(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> Any:
+    def _remove(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> None:
         oldest = sa.select(response_cache.c.key).where(which).order_by(response_cache.c.created_at).limit(limit)
-        connection.execute(sa.delete(response_cache).where(response_cache.c.key.in_(oldest)))
+        # What another process writes at this moment is left to it, so that no two wait for each other.
+        unlocked = oldest.with_for_update(skip_locked=True)
+        connection.execute(sa.delete(response_cache).where(response_cache.c.key.in_(unlocked)))

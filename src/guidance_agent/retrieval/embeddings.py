@@ -262,7 +262,9 @@ def _all_rows(connection: sa.Connection, *, query: sa.Executable) -> Sequence[sa
 
 def _remove_oldest(connection: sa.Connection, which: sa.ColumnElement[bool], limit: int) -> None:
     oldest = sa.select(embedding_cache.c.key).where(which).order_by(embedding_cache.c.created_at).limit(limit)
-    connection.execute(sa.delete(embedding_cache).where(embedding_cache.c.key.in_(oldest)))
+    # What another process writes at this moment is left to it, so that no two wait for each other.
+    unlocked = oldest.with_for_update(skip_locked=True)
+    connection.execute(sa.delete(embedding_cache).where(embedding_cache.c.key.in_(unlocked)))
 
 
 def _chunks(keys: Sequence[str]) -> Iterable[Sequence[str]]:
