@@ -1,9 +1,9 @@
 """What prompt caching did: calls, tokens, money, labels and parts, added up by the database from the usage ledger.
 
 The money is that of the input alone: what it cost, with its cache reads and writes, against what the same tokens would
-have cost at the input price of that day. Both come from the unit prices that each call was recorded with, by the rule
-of `llm/pricing.py`: a read or write without a price of its own costs what input costs. A call without a price, or
-without a known usage, is counted and has no part in the money; where no call of a line has a price, its money is None.
+have cost at the input price of that day. Both come from the unit prices that each call was recorded with. A call
+without a price, or without a known usage, is counted and has no part in the money; where no call of a line has a price,
+its money is None.
 
 Left out are calls that have no prompt to cache, as those that embed texts, and answers of the local response cache, for
 which no provider was asked. Simulated calls stand in a section of their own.
@@ -12,8 +12,9 @@ which no provider was asked. Simulated calls stand in a section of their own.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -24,6 +25,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from guidance_agent.core.database import Database
 from guidance_agent.core.schema import model_calls
+from guidance_agent.llm.messages import UnitPrices, Usage
+from guidance_agent.llm.pricing import cost_of
 
 __all__ = [
     "DIMENSIONS",
@@ -206,50 +209,24 @@ _COLUMNS: Mapping[CacheDimension, sa.ColumnElement[str]] = {
 }
 
 
-def _price(name: str, *otherwise: str) -> sa.ColumnElement[float]:
-    prices = [model_calls.c.unit_prices[each].as_float() for each in (name, *otherwise)]
-    return sa.func.coalesce(*prices) if otherwise else prices[0]
-
-
 def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.sum(sa.case((condition, 1), else_=0))
 
 
-def _sums() -> tuple[sa.Label[Any], ...]:
-    row = model_calls.c
-    known = row.input_tokens.is_not(None)
-    priced = row.cost_usd.is_not(None)
-    total = row.input_tokens + row.cache_read_tokens + row.cache_write_5m_tokens + row.cache_write_1h_tokens
-    paid = (
-        row.input_tokens * _price("input")
-        + row.cache_read_tokens * _price("cache_read", "input")
-        + row.cache_write_5m_tokens * _price("cache_write_5m", "input")
-        + row.cache_write_1h_tokens * _price("cache_write_1h", "cache_write_5m", "input")
-    )
-    return (
-        sa.func.count().label("calls"),
-        sa.func.coalesce(sa.func.sum(row.input_tokens), 0).label("input_tokens"),
-        sa.func.coalesce(sa.func.sum(row.cache_read_tokens), 0).label("read_tokens"),
-        sa.func.coalesce(sa.func.sum(row.cache_write_5m_tokens), 0).label("written_5m_tokens"),
-        sa.func.coalesce(sa.func.sum(row.cache_write_1h_tokens), 0).label("written_1h_tokens"),
-        _count(~known).label("without_usage"),
-        _count(known & row.usage_estimated).label("estimated"),
-        _count(known & ~priced).label("without_price"),
-        sa.func.sum(sa.case((priced, paid))).label("paid_usd"),
-        sa.func.sum(sa.case((priced, total * _price("input")))).label("uncached_usd"),
-    )
+_KNOWN = model_calls.c.input_tokens.is_not(None)
+_PRICES = sa.case((model_calls.c.cost_usd.is_not(None), sa.cast(model_calls.c.unit_prices, sa.Text)))
+"""The unit prices as text; NULL without a cost. There are few different ones, so money is left to Python."""
 
-
-_ADDED = (
-    "calls",
-    "input_tokens",
-    "read_tokens",
-    "written_5m_tokens",
-    "written_1h_tokens",
-    "without_usage",
-    "estimated",
-    "without_price",
-)
+_SUMS: Mapping[str, sa.ColumnElement[int]] = {
+    "calls": sa.func.count(),
+    "input_tokens": sa.func.coalesce(sa.func.sum(model_calls.c.input_tokens), 0),
+    "read_tokens": sa.func.coalesce(sa.func.sum(model_calls.c.cache_read_tokens), 0),
+    "written_5m_tokens": sa.func.coalesce(sa.func.sum(model_calls.c.cache_write_5m_tokens), 0),
+    "written_1h_tokens": sa.func.coalesce(sa.func.sum(model_calls.c.cache_write_1h_tokens), 0),
+    "without_usage": _count(~_KNOWN),
+    "estimated": _count(_KNOWN & model_calls.c.usage_estimated),
+    "without_price": _count(_KNOWN & model_calls.c.cost_usd.is_(None)),
+}
 
 
 def _figures(
@@ -259,9 +236,10 @@ def _figures(
 
     Without `name` all calls are one group, called "".
     """
-    keys = (model_calls.c.simulated, model_calls.c.cache_outcome, *(() if name is None else (name,)))
-    shown = sa.literal("") if name is None else name
-    grouped = sa.select(*keys[:2], shown.label("group_name"), *_sums()).where(*chosen).group_by(*keys)
+    keys = (model_calls.c.simulated, model_calls.c.cache_outcome, _PRICES, *(() if name is None else (name,)))
+    shown = (*keys[:2], _PRICES.label("prices"), (sa.literal("") if name is None else name).label("group_name"))
+    sums = (column.label(label) for label, column in _SUMS.items())
+    grouped = sa.select(*shown, *sums).where(*chosen).group_by(*keys)
     collected: dict[bool, dict[str, list[sa.RowMapping]]] = {}
     for row in connection.execute(grouped.order_by("group_name", model_calls.c.cache_outcome)).mappings():
         collected.setdefault(bool(row["simulated"]), {}).setdefault(row["group_name"], []).append(row)
@@ -271,17 +249,27 @@ def _figures(
 
 
 def _added_up(rows: Sequence[sa.RowMapping]) -> CacheFigures:
+    outcomes: Counter[str] = Counter()
+    paid: list[float] = []
+    uncached: list[float] = []
+    for row in rows:
+        outcomes[row["cache_outcome"]] += int(row["calls"])
+        if row["prices"] is not None:
+            prices = UnitPrices(**json.loads(row["prices"]))
+            usage = Usage(
+                input_tokens=int(row["input_tokens"]),
+                cache_read_tokens=int(row["read_tokens"]),
+                cache_write_5m_tokens=int(row["written_5m_tokens"]),
+                cache_write_1h_tokens=int(row["written_1h_tokens"]),
+            )
+            paid.append(cost_of(usage, prices).usd)
+            uncached.append(usage.total_input_tokens * prices.input)
     return CacheFigures(
-        **{column: sum(int(row[column]) for row in rows) for column in _ADDED},
-        paid_usd=_known_sum(row["paid_usd"] for row in rows),
-        uncached_usd=_known_sum(row["uncached_usd"] for row in rows),
-        outcomes={row["cache_outcome"]: int(row["calls"]) for row in rows},
+        **{label: sum(int(row[label]) for row in rows) for label in _SUMS},
+        paid_usd=math.fsum(paid) if paid else None,
+        uncached_usd=math.fsum(uncached) if uncached else None,
+        outcomes=outcomes,
     )
-
-
-def _known_sum(values: Iterable[float | None]) -> float | None:
-    known = [float(value) for value in values if value is not None]
-    return sum(known) if known else None
 
 
 def _parts(connection: sa.Connection, chosen: Sequence[sa.ColumnElement[bool]]) -> dict[bool, dict[str, PartFigures]]:

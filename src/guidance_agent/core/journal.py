@@ -17,12 +17,13 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from guidance_agent.core.bulk import Row, insert_rows, update_rows
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database, first_line
 from guidance_agent.core.schema import consultations, turn_events, turns
@@ -36,7 +37,6 @@ _WAITING_ROWS_LIMIT = 10_000
 _PAUSE_PER_TURN = 0.000_5
 _LONGEST_PAUSE = 0.04
 
-Row = Mapping[str, Any]
 _logger = logging.getLogger("guidance_agent.journal")
 
 
@@ -255,9 +255,9 @@ class Journal:
         lost = self._lost_leases(connection, batch)
         kept = [(source, write) for source, write in batch if source.turn_id not in lost]
         for table, inserted in _by_table(kept, rows).items():
-            connection.execute(_insert(table), inserted)
-        _update(connection, turns, [(source.turn_id, write.turn_values) for source, write in kept])
-        _update(
+            insert_rows(connection, table, inserted)
+        update_rows(connection, turns, [(source.turn_id, write.turn_values) for source, write in kept])
+        update_rows(
             connection, consultations, [(source.consultation_id, write.consultation_values) for source, write in kept]
         )
         self._renew(connection, due)
@@ -267,7 +267,7 @@ class Journal:
         ids = {source.turn_id for source, write in batch if not write.opening}
         if not ids:
             return set()
-        held = connection.execute(_HELD_LEASES, {"ids": list(ids), "holder": self.owner})
+        held = connection.execute(_held_leases(connection.dialect.name), {"ids": list(ids), "holder": self.owner})
         return ids - set(held.scalars())
 
     def _due_leases(self) -> list[str]:
@@ -281,7 +281,7 @@ class Journal:
     def _renew(self, connection: sa.Connection, due: Sequence[str]) -> None:
         if due:
             parameters = {"ids": list(due), "holder": self.owner, "until": self.lease_until()}
-            connection.execute(_RENEW_LEASES, parameters)
+            connection.execute(_renew_leases(connection.dialect.name), parameters)
 
     async def _renew_only(self) -> None:
         due = self._due_leases()
@@ -304,24 +304,24 @@ def _is_about_data(error: Exception) -> bool:
 
 # Statements are built once: building one costs more than running it.
 
-_OWN_LIVE_TURNS = sa.and_(
-    turns.c.id.in_(sa.bindparam("ids", expanding=True)),
-    turns.c.owner == sa.bindparam("holder"),
-    turns.c.state == "streaming",
-)
-# The weakest lock that a sweep waits for: writing events of the same turns goes on.
-_HELD_LEASES = sa.select(turns.c.id).where(_OWN_LIVE_TURNS).with_for_update(key_share=True)
-_RENEW_LEASES = sa.update(turns).where(_OWN_LIVE_TURNS).values(lease_until=sa.bindparam("until"))
+
+@functools.cache
+def _held_leases(dialect: str) -> sa.Select[tuple[str]]:
+    # The weakest lock that a sweep waits for: writing events of the same turns goes on.
+    return sa.select(turns.c.id).where(_own_live_turns(dialect)).with_for_update(key_share=True)
 
 
 @functools.cache
-def _insert(table: sa.Table) -> sa.Insert:
-    return sa.insert(table)
+def _renew_leases(dialect: str) -> sa.Update:
+    return sa.update(turns).where(_own_live_turns(dialect)).values(lease_until=sa.bindparam("until"))
 
 
-@functools.cache
-def _update_by_id(table: sa.Table) -> sa.Update:
-    return sa.update(table).where(table.c.id == sa.bindparam("row_id"))
+def _own_live_turns(dialect: str) -> sa.ColumnElement[bool]:
+    among: sa.ColumnElement[bool] = turns.c.id.in_(sa.bindparam("ids", expanding=True))
+    if dialect == "postgresql":
+        # As one array, the statement is the same for any number of turns, and prepared once.
+        among = turns.c.id == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(sa.Text)))
+    return sa.and_(among, turns.c.owner == sa.bindparam("holder"), turns.c.state == "streaming")
 
 
 def _by_table(
@@ -336,13 +336,3 @@ def _by_table(
     for table, row in rows:
         inserts.setdefault(table, []).append(row)
     return {table: inserted for table, inserted in inserts.items() if inserted}
-
-
-def _update(connection: sa.Connection, table: sa.Table, changes: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Set values of rows by id, one statement for all rows that change the same columns."""
-    groups: dict[frozenset[str], list[Row]] = {}
-    for row_id, values in changes:
-        if values:
-            groups.setdefault(frozenset(values), []).append({"row_id": row_id, **values})
-    for rows in groups.values():
-        connection.execute(_update_by_id(table), rows)

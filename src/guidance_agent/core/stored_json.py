@@ -1,9 +1,11 @@
-"""JSON as the records keep it: the same text on every database."""
+"""JSON as the records keep it: the same text on every database, with characters that a person can read."""
 
 from __future__ import annotations
 
 import json
 import math
+
+from guidance_agent.core.text import is_storable
 
 __all__ = ["stored_json"]
 
@@ -11,9 +13,12 @@ __all__ = ["stored_json"]
 def stored_json(value: object) -> str:
     """Return the JSON text of `value`; what JSON has no number for becomes null, so that no row is lost to it."""
     try:
-        return json.dumps(value, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), allow_nan=False)
+        value = _finite(value)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate can be escaped in JSON, and not be written in UTF-8.
+    return text if is_storable(text) else json.dumps(value, allow_nan=False)
 
 
 def _finite(value: object) -> object:

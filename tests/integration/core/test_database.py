@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from guidance_agent.core.database import Database, database_url
+from guidance_agent.core.database import SCHEMA_REVISION, Database, database_url
 from guidance_agent.errors import ConfigurationError, DatabaseUnavailableError
 from guidance_agent.settings import Settings
 
@@ -87,6 +88,13 @@ async def test_committed_rows_survive_power_loss_settings(database: Database) ->
 
 
 @on_sqlite
+async def test_new_databases_that_are_opened_at_once_are_all_migrated(tmp_path: Path) -> None:
+    databases = [Database(sa.URL.create("sqlite", database=str(tmp_path / f"{number}.db"))) for number in range(6)]
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.gather(*(stack.enter_async_context(database) for database in databases))
+        assert {await database.revision() for database in databases} == {SCHEMA_REVISION}
+
+
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

@@ -1,0 +1,119 @@
+"""Writing many rows of a table with one statement.
+
+SQLite takes rows one after the other at no cost worth naming. To PostgreSQL each row is a message of its own, prepared,
+sent, parsed and answered; so many rows go there as one JSON document, which costs client and server about half.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+from guidance_agent.core.embedding_column import Embedding
+from guidance_agent.core.stored_json import stored_json
+
+__all__ = ["Row", "insert_rows", "update_rows"]
+
+Row = Mapping[str, Any]
+_UNREADABLE = re.compile(r"\\u(0000|d[89a-f])")
+_MANY = 4
+"""From so many rows on, one document costs less than the messages."""
+
+
+def insert_rows(connection: sa.Connection, table: sa.Table, rows: Iterable[Row]) -> None:
+    """Insert rows, with one statement for all that name the same columns."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row), []).append(row)
+    for names, some in groups.items():
+        document = _document(connection.dialect, table, names, some)
+        if document is None:
+            connection.execute(_insert(table), some)
+        else:
+            connection.execute(_insert_document(table, names), {"rows": document})
+
+
+def update_rows(connection: sa.Connection, table: sa.Table, changes: Iterable[tuple[str, Row]]) -> None:
+    """Set values of rows by id, with one statement for all that change the same columns."""
+    groups: dict[tuple[str, ...], list[tuple[str, Row]]] = {}
+    for row_id, values in changes:
+        if values:
+            groups.setdefault(tuple(sorted(values)), []).append((row_id, values))
+    for names, some in groups.items():
+        rows = [{"id": row_id, **values} for row_id, values in some]
+        document = _document(connection.dialect, table, ("id", *names), rows)
+        if document is None:
+            connection.execute(_update(table), [{"row_id": row_id, **values} for row_id, values in some])
+        else:
+            connection.execute(_update_document(table, names), {"rows": document})
+
+
+# Statements are built once: building one costs more than running it.
+
+
+@functools.cache
+def _insert(table: sa.Table) -> sa.Insert:
+    return sa.insert(table)
+
+
+@functools.cache
+def _update(table: sa.Table) -> sa.Update:
+    return sa.update(table).where(table.c.id == sa.bindparam("row_id"))
+
+
+@functools.cache
+def _insert_document(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
+    new = _recordset(table, names)
+    return sa.insert(table).from_select(names, sa.select(*(new.c[name] for name in names)))
+
+
+@functools.cache
+def _update_document(table: sa.Table, names: tuple[str, ...]) -> sa.Update:
+    new = _recordset(table, ("id", *names))
+    return sa.update(table).where(table.c.id == new.c.id).values({name: new.c[name] for name in names})
+
+
+def _recordset(table: sa.Table, names: tuple[str, ...]) -> sa.TableValuedAlias:
+    columns = [sa.column(name, table.c[name].type) for name in names]
+    document = sa.cast(sa.bindparam("rows", type_=sa.Text()), sa.JSON())
+    return sa.func.json_to_recordset(document).table_valued(*columns, name="new").render_derived(with_types=True)
+
+
+@functools.cache
+def _takes_documents(dialect: Dialect, table: sa.Table) -> bool:
+    # Binary values are larger and slower in JSON.
+    return dialect.name == "postgresql" and not any(isinstance(column.type, Embedding) for column in table.c)
+
+
+def _document(dialect: Dialect, table: sa.Table, names: tuple[str, ...], rows: Sequence[Row]) -> str | None:
+    """Return the rows as one JSON text; None where they are better written one by one."""
+    if len(rows) < _MANY or not _takes_documents(dialect, table):
+        return None
+    writers = _writers(dialect, table, names)
+    text = stored_json([{name: write(row[name]) for name, write in writers} for row in rows])
+    # A JSON column keeps such escapes; the function that reads the document refuses them.
+    return None if _UNREADABLE.search(text) else text
+
+
+@functools.cache
+def _writers(dialect: Dialect, table: sa.Table, names: tuple[str, ...]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """Return for each column what makes of its values the ones that JSON has."""
+    return tuple((name, _writer(dialect, table.c[name].type)) for name in names)
+
+
+def _writer(dialect: Dialect, kind: sa.types.TypeEngine[Any]) -> Callable[[Any], Any]:
+    if not isinstance(kind, sa.types.TypeDecorator):
+        return _as_it_is
+    prepare = functools.partial(kind.process_bind_param, dialect=dialect)
+    if isinstance(kind.impl_instance, sa.DateTime):
+        return lambda value: None if value is None else prepare(value).isoformat()
+    return prepare
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
