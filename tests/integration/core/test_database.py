@@ -87,7 +87,6 @@ async def test_committed_rows_survive_power_loss_settings(database: Database) ->
     assert await database.run(pragmas) == ("wal", 2)
 
 
-@on_sqlite
 async def test_new_databases_that_are_opened_at_once_are_all_migrated(tmp_path: Path) -> None:
     databases = [Database(sa.URL.create("sqlite", database=str(tmp_path / f"{number}.db"))) for number in range(6)]
     async with contextlib.AsyncExitStack() as stack:
@@ -95,6 +94,7 @@ async def test_new_databases_that_are_opened_at_once_are_all_migrated(tmp_path: 
         assert {await database.revision() for database in databases} == {SCHEMA_REVISION}
 
 
+@on_sqlite
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

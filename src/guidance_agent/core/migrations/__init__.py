@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -12,6 +13,9 @@ __all__ = ["alembic_config", "downgrade", "upgrade"]
 
 _POSTGRES_LOCK = 7_016_385_208
 """Key of the advisory lock that lets one process migrate at a time; any constant number does."""
+
+# Keeps two databases of this process from being migrated at the same time: Alembic keeps its state in globals.
+_alembic = threading.Lock()
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
@@ -26,13 +30,15 @@ def alembic_config(connection: Connection | None = None) -> Config:
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Upgrade within the caller's transaction; other processes that try the same wait for its end."""
     _lock(connection)
-    command.upgrade(alembic_config(connection), revision)
+    with _alembic:
+        command.upgrade(alembic_config(connection), revision)
 
 
 def downgrade(connection: Connection, revision: str) -> None:
     """Downgrade within the caller's transaction; `base` removes every table, with all that is in them."""
     _lock(connection)
-    command.downgrade(alembic_config(connection), revision)
+    with _alembic:
+        command.downgrade(alembic_config(connection), revision)
 
 
 def _lock(connection: Connection) -> None:
