@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.journal import Journal
     from guidance_agent.core.memory import MemoryStream
     from guidance_agent.core.records import Records
+    from guidance_agent.core.response_cache import ResponseCacheTable
     from guidance_agent.core.types import JsonObject
     from guidance_agent.knowledge.loader import Knowledge
     from guidance_agent.llm.gateway import ModelGateway
@@ -104,6 +105,14 @@ class Runtime:
         if stack is not None:
             await stack.aclose()
 
+    @property
+    def response_store(self) -> ResponseCacheTable:
+        """The answers that the response cache keeps, to count or clear them, also where the cache is off."""
+        from guidance_agent.core.response_cache import ResponseCacheTable
+
+        wanted = self.settings.response_cache
+        return ResponseCacheTable(self.database, self.clock, ttl=wanted.ttl, max_entries=wanted.max_entries)
+
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:
             self._retrieved.update(retrieved_memories)
@@ -145,11 +154,11 @@ class Runtime:
         if not wanted.enabled:
             return None
         from guidance_agent import __version__
-        from guidance_agent.core.response_cache import ResponseCacheTable
         from guidance_agent.llm.response_cache import ResponseCache
 
-        store = ResponseCacheTable(self.database, self.clock, ttl=wanted.ttl, max_entries=wanted.max_entries)
-        return ResponseCache(store, operations=wanted.operations, release=__version__, simulated=self.simulated)
+        return ResponseCache(
+            self.response_store, operations=wanted.operations, release=__version__, simulated=self.simulated
+        )
 
     async def _start_simulator(self, stack: contextlib.AsyncExitStack) -> None:
         from guidance_agent.provider_simulator import ProviderSimulator, SimulatorSettings
