@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from guidance_agent import AdvisorAgent, Completed, Event, Failed, Runtime
+from guidance_agent.core.schema import model_calls
 from guidance_agent.provider_simulator import ManualClock, ProviderSimulator, SimulatorSettings
 from guidance_agent.settings import OPERATIONS
 from tests.conformance.subjects import SUBJECTS, Subject, Wire
@@ -21,7 +22,7 @@ from tests.fault_matrix.catalogue import CASES, WIRES, Case, Position, exists
 from tests.fault_matrix.outcome import Shown
 from tests.fault_matrix.runner import REFUSAL, TEXT, Way, faults_of, marker, refill, shown_of, use_up_limits
 from tests.integration.advisor.wiring import wired_settings
-from tests.integration.attacks.evidence import asks, calls_of, check_ended, shown
+from tests.integration.attacks.evidence import asks, check_ended, eventually, rows, shown
 
 __all__ = ["PATH_POSITIONS", "PathCell", "PathObservation", "PathOutcome", "observe_turns", "path_cells"]
 
@@ -84,13 +85,13 @@ class _Turn(NamedTuple):
         return shown(self.events)
 
 
-def path_cells(*, wire: Wire | None = None) -> Iterator[PathCell]:
-    """Yield every cell of the whole path that can be, of one wire format or of both."""
+def path_cells() -> Iterator[PathCell]:
+    """Yield every cell of the whole path that can be."""
     for case in CASES:
         for position in PATH_POSITIONS:
-            for each in WIRES:
-                if wire in (None, each) and exists(case, position, each):
-                    yield PathCell(case, position, each)
+            for wire in WIRES:
+                if exists(case, position, wire):
+                    yield PathCell(case, position, wire)
 
 
 async def observe_turns(cell: PathCell) -> PathObservation:
@@ -142,18 +143,24 @@ async def _turn(advisor: AdvisorAgent, runtime: Runtime, way: Way) -> _Turn:
     customer = asks(f"customer-{way}", f"What is drawdown? {marker(way)}")
     async with advisor.consult(customer, use_reasoning=False) as turn:
         events = [event async for event in turn]
-    broken = []
+    broken: list[str] = []
+    text = shown(events)
     try:
-        row = await check_ended(runtime, turn.turn_id, shown(events))
+        row = await check_ended(runtime, turn.turn_id, text)
     except AssertionError as error:
         broken.append(f"{way}: the records contradict what was shown: {error}")
         row = await runtime.records.turn(turn.turn_id) or {}
-    calls = [call for call in await calls_of(runtime, 1) if call["turn_id"] == turn.turn_id]
-    broken += [f"{way}: {text!r}" for text in (shown(events),) if not (TEXT.startswith(text) or text.endswith(REFUSAL))]
-    broken += [
-        f"{way}: unknown operation {call['operation']!r}" for call in calls if call["operation"] not in OPERATIONS
-    ]
-    return _Turn(events, row, calls[0]["outcome"] if calls else "none", tuple(broken))
+    if not (TEXT.startswith(text) or text.endswith(REFUSAL)):
+        broken.append(f"{way}: the text is not one answer's: {text!r}")
+    # The ledger's row may follow the turn's own.
+    [call] = await eventually(lambda: _calls(runtime, turn.turn_id))
+    if call["operation"] not in OPERATIONS:
+        broken.append(f"{way}: unknown operation {call['operation']!r}")
+    return _Turn(events, row, call["outcome"], tuple(broken))
+
+
+async def _calls(runtime: Runtime, turn_id: str) -> list[dict[str, Any]]:
+    return [call for call in await rows(runtime, model_calls) if call["turn_id"] == turn_id]
 
 
 def _outcome(always: _Turn, once: _Turn) -> PathOutcome:
