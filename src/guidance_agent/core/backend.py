@@ -23,6 +23,9 @@ class Backend(Protocol):
     def create_engine(self) -> sa.Engine:
         """Return an engine; raise `ConfigurationError` or `OSError` when there cannot be one."""
 
+    def for_reading(self, engine: sa.Engine) -> sa.Engine:
+        """Return the engine, or a view of it, for connections that only read."""
+
     def opened(self, connection: sa.Connection) -> None:
         """Note what must be known of a database whose schema is the program's."""
 

@@ -88,8 +88,7 @@ class Database:
             with self._typed_errors():
                 # Importing a driver and making a file take too long for the event loop.
                 self._engine = await asyncio.to_thread(self._backend.create_engine)
-            # Reads need no transaction: beginning and ending one are two more round trips to a server.
-            self._reading_engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._reading_engine = self._backend.for_reading(self._engine)
             await self._check_schema()
             await self.run(self._backend.opened)
         except BaseException:

@@ -70,6 +70,10 @@ class PostgresServer:
         postgres_connection.use_for(engine)
         return engine
 
+    def for_reading(self, engine: sa.Engine) -> sa.Engine:
+        """Read without a transaction: beginning and ending one are two more round trips."""
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+
     def opened(self, connection: sa.Connection) -> None:
         """Note whether the columns of vectors have pgvector's type."""
         in_bytes, in_type = connection.exec_driver_sql(

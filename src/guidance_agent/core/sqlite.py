@@ -45,6 +45,9 @@ class SqliteFile:
         sa.event.listen(engine, "connect", _prepare)
         return engine
 
+    def for_reading(self, engine: sa.Engine) -> sa.Engine:
+        return engine
+
     def opened(self, connection: sa.Connection) -> None:
         self._identity = self._identity_now()
 
