@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -187,19 +187,17 @@ def _report(
     until: datetime | None,
     by: Sequence[CacheDimension],
 ) -> CacheReport:
-    totals = _figures(connection, chosen)
-    parts = _parts(connection, chosen)
-    lines = {dimension: _figures(connection, chosen, _COLUMNS[dimension]) for dimension in by}
-    sections = tuple(
-        CacheSection(
-            simulated=simulated,
-            total=totals[simulated][""],
-            parts=parts.get(simulated, {}),
-            lines={dimension: lines[dimension].get(simulated, {}) for dimension in by},
-        )
-        for simulated in sorted(totals)
-    )
-    return CacheReport(since=since, until=until, sections=sections)
+    # One pass, grouped by everything at once: a second look at millions of rows costs more than folding the groups.
+    names = tuple(_COLUMNS[dimension] for dimension in by)
+    keys = (model_calls.c.simulated, model_calls.c.cache_outcome, _PRICES, _USES, *names)
+    grouped = sa.select(*keys, *_SUMS.values()).where(*chosen).group_by(*keys)
+    sections: dict[bool, _Section] = {}
+    for simulated, outcome, prices, uses, *rest in connection.execute(grouped):
+        group = _Group(outcome, prices, dict(zip(_SUMS, map(int, rest[len(by) :]), strict=True)))
+        section = sections.setdefault(bool(simulated), _Section(by))
+        section.add(group, json.loads(uses), rest[: len(by)])
+    found = tuple(sections[simulated].read(simulated) for simulated in sorted(sections))
+    return CacheReport(since=since, until=until, sections=found)
 
 
 _COLUMNS: Mapping[CacheDimension, sa.ColumnElement[str]] = {
@@ -207,87 +205,107 @@ _COLUMNS: Mapping[CacheDimension, sa.ColumnElement[str]] = {
     "day": _UtcDay(model_calls.c.started_at),
     "operation": model_calls.c.operation,
 }
+_PRICES = sa.case((model_calls.c.cost_usd.is_not(None), sa.cast(model_calls.c.unit_prices, sa.Text)))
+"""The unit prices as text; NULL without a cost. There are few different ones, so money is left to Python."""
+
+_USES = sa.cast(model_calls.c.cache_use, sa.Text)
+_KNOWN = model_calls.c.input_tokens.is_not(None)
 
 
 def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.sum(sa.case((condition, 1), else_=0))
 
 
-_KNOWN = model_calls.c.input_tokens.is_not(None)
-_PRICES = sa.case((model_calls.c.cost_usd.is_not(None), sa.cast(model_calls.c.unit_prices, sa.Text)))
-"""The unit prices as text; NULL without a cost. There are few different ones, so money is left to Python."""
+def _sum(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.func.sum(column), 0)
+
 
 _SUMS: Mapping[str, sa.ColumnElement[int]] = {
     "calls": sa.func.count(),
-    "input_tokens": sa.func.coalesce(sa.func.sum(model_calls.c.input_tokens), 0),
-    "read_tokens": sa.func.coalesce(sa.func.sum(model_calls.c.cache_read_tokens), 0),
-    "written_5m_tokens": sa.func.coalesce(sa.func.sum(model_calls.c.cache_write_5m_tokens), 0),
-    "written_1h_tokens": sa.func.coalesce(sa.func.sum(model_calls.c.cache_write_1h_tokens), 0),
+    "input_tokens": _sum(model_calls.c.input_tokens),
+    "read_tokens": _sum(model_calls.c.cache_read_tokens),
+    "written_5m_tokens": _sum(model_calls.c.cache_write_5m_tokens),
+    "written_1h_tokens": _sum(model_calls.c.cache_write_1h_tokens),
     "without_usage": _count(~_KNOWN),
     "estimated": _count(_KNOWN & model_calls.c.usage_estimated),
     "without_price": _count(_KNOWN & model_calls.c.cost_usd.is_(None)),
 }
 
 
-def _figures(
-    connection: sa.Connection, chosen: Sequence[sa.ColumnElement[bool]], name: sa.ColumnElement[str] | None = None
-) -> dict[bool, dict[str, CacheFigures]]:
-    """Return the figures of each group by its name, of real calls under False and of simulated ones under True.
+class _Group(NamedTuple):
+    """Calls with one label and one price list, added up by the database."""
 
-    Without `name` all calls are one group, called "".
-    """
-    keys = (model_calls.c.simulated, model_calls.c.cache_outcome, _PRICES, *(() if name is None else (name,)))
-    shown = (*keys[:2], _PRICES.label("prices"), (sa.literal("") if name is None else name).label("group_name"))
-    sums = (column.label(label) for label, column in _SUMS.items())
-    grouped = sa.select(*shown, *sums).where(*chosen).group_by(*keys)
-    collected: dict[bool, dict[str, list[sa.RowMapping]]] = {}
-    for row in connection.execute(grouped.order_by("group_name", model_calls.c.cache_outcome)).mappings():
-        collected.setdefault(bool(row["simulated"]), {}).setdefault(row["group_name"], []).append(row)
-    return {
-        simulated: {each: _added_up(rows) for each, rows in groups.items()} for simulated, groups in collected.items()
-    }
+    outcome: str
+    prices: str | None
+    sums: Mapping[str, int]
 
 
-def _added_up(rows: Sequence[sa.RowMapping]) -> CacheFigures:
-    outcomes: Counter[str] = Counter()
-    paid: list[float] = []
-    uncached: list[float] = []
-    for row in rows:
-        outcomes[row["cache_outcome"]] += int(row["calls"])
-        if row["prices"] is not None:
-            prices = UnitPrices(**json.loads(row["prices"]))
-            usage = Usage(
-                input_tokens=int(row["input_tokens"]),
-                cache_read_tokens=int(row["read_tokens"]),
-                cache_write_5m_tokens=int(row["written_5m_tokens"]),
-                cache_write_1h_tokens=int(row["written_1h_tokens"]),
-            )
-            paid.append(cost_of(usage, prices).usd)
-            uncached.append(usage.total_input_tokens * prices.input)
-    return CacheFigures(
-        **{label: sum(int(row[label]) for row in rows) for label in _SUMS},
-        paid_usd=math.fsum(paid) if paid else None,
-        uncached_usd=math.fsum(uncached) if uncached else None,
-        outcomes=outcomes,
+class _Sums:
+    """Adds groups up to the figures of a line."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
+        self._priced: dict[str, Counter[str]] = {}
+
+    def add(self, group: _Group) -> None:
+        self._sums.update(group.sums)
+        self._outcomes[group.outcome] += group.sums["calls"]
+        if group.prices is not None:
+            self._priced.setdefault(group.prices, Counter()).update(group.sums)
+
+    def read(self) -> CacheFigures:
+        paid = [cost_of(_usage(sums), _unit_prices(text)).usd for text, sums in self._priced.items()]
+        plain = [_usage(sums).total_input_tokens * _unit_prices(text).input for text, sums in self._priced.items()]
+        return CacheFigures(
+            **{name: self._sums[name] for name in _SUMS},
+            paid_usd=math.fsum(paid) if paid else None,
+            uncached_usd=math.fsum(plain) if plain else None,
+            outcomes=dict(sorted(self._outcomes.items())),
+        )
+
+
+def _usage(sums: Mapping[str, int]) -> Usage:
+    return Usage(
+        input_tokens=sums["input_tokens"],
+        cache_read_tokens=sums["read_tokens"],
+        cache_write_5m_tokens=sums["written_5m_tokens"],
+        cache_write_1h_tokens=sums["written_1h_tokens"],
     )
 
 
-def _parts(connection: sa.Connection, chosen: Sequence[sa.ColumnElement[bool]]) -> dict[bool, dict[str, PartFigures]]:
-    """Return what became of each part. What calls of one kind did to their parts is one group, so few rows come."""
-    uses = sa.cast(model_calls.c.cache_use, sa.Text)
-    keys = (model_calls.c.simulated, model_calls.c.cache_outcome, uses)
-    grouped = sa.select(*keys[:2], uses.label("uses"), sa.func.count().label("calls")).where(*chosen).group_by(*keys)
-    counted: dict[bool, dict[str, Counter[str]]] = {}
-    for simulated, outcome, uses_of_calls, calls in connection.execute(grouped):
-        section = counted.setdefault(bool(simulated), {})
-        for name, use in json.loads(uses_of_calls).items():
-            section.setdefault(name, Counter()).update({"calls": calls, use: calls})
-        if outcome.startswith(_CHANGED):
-            section.setdefault(outcome.removeprefix(_CHANGED), Counter()).update({"changed": calls})
-    return {
-        simulated: {name: PartFigures(**section[name]) for name in sorted(section, key=_place)}
-        for simulated, section in counted.items()
-    }
+def _unit_prices(text: str) -> UnitPrices:
+    return UnitPrices(**json.loads(text))
+
+
+class _Section:
+    """Adds groups up to the total, the parts and the lines of a section."""
+
+    def __init__(self, by: Sequence[CacheDimension]) -> None:
+        self._total = _Sums()
+        self._parts: dict[str, Counter[str]] = {}
+        self._lines: dict[CacheDimension, dict[str, _Sums]] = {dimension: {} for dimension in by}
+
+    def add(self, group: _Group, uses: Mapping[str, str], names: Sequence[str]) -> None:
+        self._total.add(group)
+        for lines, name in zip(self._lines.values(), names, strict=True):
+            lines.setdefault(name, _Sums()).add(group)
+        calls = group.sums["calls"]
+        for part, use in uses.items():
+            self._parts.setdefault(part, Counter()).update({"calls": calls, use: calls})
+        if group.outcome.startswith(_CHANGED):
+            self._parts.setdefault(group.outcome.removeprefix(_CHANGED), Counter()).update({"changed": calls})
+
+    def read(self, simulated: bool) -> CacheSection:
+        return CacheSection(
+            simulated=simulated,
+            total=self._total.read(),
+            parts={part: PartFigures(**self._parts[part]) for part in sorted(self._parts, key=_place)},
+            lines={
+                dimension: {name: lines[name].read() for name in sorted(lines)}
+                for dimension, lines in self._lines.items()
+            },
+        )
 
 
 def _place(name: str) -> tuple[int, str]:
