@@ -158,6 +158,7 @@ class StreamCore:
         self._filter = DeltaFilter()
         self._error: BaseException | None = None
         self._started = False
+        self._opening: asyncio.Timeout | None = None
         self._settling: asyncio.Task[object] | None = None
 
     @property
@@ -172,6 +173,14 @@ class StreamCore:
                 return await self._begin()
             return await self._more(self._stream)
         except asyncio.CancelledError:
+            if not self.over:
+                # Whoever cancels a single read and goes on must not take the end of the stream for that of the answer.
+                self._error = MidStreamError(
+                    f"A read was cancelled while {self.recorder.model!r} was answering, which closes the stream. "
+                    "Ask again, and put a time limit around the whole stream instead of one read.",
+                    model=self.recorder.model,
+                    retryable=False,
+                )
             self._end("cancelled")
             raise
         except Exception as error:
@@ -206,6 +215,9 @@ class StreamCore:
     def _end(self, outcome: str, error: BaseException | None = None) -> None:
         if not self.over:
             self.over = True
+            if self._opening is not None:
+                # Another task waits for the answer to begin; nobody wants it any more.
+                self._opening.reschedule(0.0)
             self._settling = self._door.own(self._settle(outcome, error))
 
     async def _settle(self, outcome: str, error: BaseException | None) -> None:
@@ -225,12 +237,15 @@ class StreamCore:
     async def _begin(self) -> Sequence[Delta] | None:
         self._started = True
         self._door.opened(self)
-        found = None if self._cacheable is None else await self._cacheable.find()
-        if found is None:
-            stream, deltas = await try_call(self._door, self._request, self.recorder, self._once)
-        else:
-            self.recorder.replayed(found.call)
-            stream, deltas = await self._up_to_first(found.answer)
+        try:
+            async with asyncio.timeout(None) as self._opening:
+                stream, deltas = await self._opened()
+        except TimeoutError:
+            if self.over:
+                return self._nothing_more()
+            raise
+        finally:
+            self._opening = None
         if self.over:
             await stream.aclose()
             return self._nothing_more()
@@ -239,6 +254,13 @@ class StreamCore:
         if deltas is None:
             await self._finished()
         return deltas
+
+    async def _opened(self) -> tuple[TransportStream, Sequence[Delta] | None]:
+        found = None if self._cacheable is None else await self._cacheable.find()
+        if found is None:
+            return await try_call(self._door, self._request, self.recorder, self._once)
+        self.recorder.replayed(found.call)
+        return await self._up_to_first(found.answer)
 
     async def _once(self, call: PreparedCall, transport: Transport) -> tuple[TransportStream, Sequence[Delta] | None]:
         """Open the answer and read up to its first token, so that what fails before it can be tried again."""
