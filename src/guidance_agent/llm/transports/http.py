@@ -30,7 +30,9 @@ from guidance_agent.llm.transports.batch import load_object
 from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed, request_id_of
 
 __all__ = [
+    "ERROR_BODY_SECONDS",
     "LONGEST_BODY",
+    "LONGEST_ERROR_BODY",
     "HttpSession",
     "connection_lost",
     "lower_case",
@@ -44,8 +46,12 @@ __all__ = [
 LONGEST_BODY = 128 * 1024 * 1024
 """Longest answer that is not streamed, in bytes."""
 
-_LONGEST_ERROR_BODY = 64 * 1024
-_ERROR_BODY_SECONDS = 2.0
+LONGEST_ERROR_BODY = 64 * 1024
+"""How much of the body of a refused request is read, in bytes."""
+
+ERROR_BODY_SECONDS = 2.0
+"""How long it is waited for."""
+
 _LINGER_SECONDS = 0.25
 _LONG_BODY = 512 * 1024
 
@@ -248,12 +254,12 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
     # The status has arrived and says more than a body that does not: neither a broken nor a silent one replaces it.
     try:
         with suppress(aiohttp.ClientError, TimeoutError):
-            async with asyncio.timeout(_ERROR_BODY_SECONDS):
-                while sum(map(len, pieces)) < _LONGEST_ERROR_BODY and (piece := await response.content.readany()):
+            async with asyncio.timeout(ERROR_BODY_SECONDS):
+                while sum(map(len, pieces)) < LONGEST_ERROR_BODY and (piece := await response.content.readany()):
                     pieces.append(piece)
     finally:
         response.close()
-    return b"".join(pieces)[:_LONGEST_ERROR_BODY]
+    return b"".join(pieces)[:LONGEST_ERROR_BODY]
 
 
 def _unreachable(origin: Origin, error: Exception) -> ModelError:

@@ -30,7 +30,7 @@ from typing import Any
 from guidance_agent.errors import GuidanceAgentError, TimeoutPhase
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, TransportStream
 from guidance_agent.llm.transports.failures import Origin, malformed
-from guidance_agent.llm.transports.http import raise_timeout
+from guidance_agent.llm.transports.http import open_session, raise_timeout
 from guidance_agent.llm.transports.litellm_answer import completion_of, usage_of
 from guidance_agent.llm.transports.litellm_errors import error_of_answer, error_of_call
 from guidance_agent.llm.transports.litellm_import import LiteLLMModules, keep_quiet, load
@@ -79,7 +79,6 @@ class LiteLLMTransport:
             wrapper,
             tap.origin,
             call,
-            anthropic=route.provider == "anthropic",
             sdk=route.client == "sdk",
             body=tap.body,
             headers=tap.headers or _passed_on(wrapper),
@@ -91,8 +90,7 @@ class LiteLLMTransport:
         modules, route = await self._prepared(call)
         arguments = chat_arguments(call, route, stream=False)
         response, tap = await self._ask(modules, route, call, modules.litellm.acompletion, arguments, stream=False)
-        body = tap.body if route.provider == "anthropic" else None
-        return completion_of(response, tap.origin, tap.headers or _passed_on(response), body)
+        return completion_of(response, tap.origin, tap.headers or _passed_on(response), tap.said)
 
     async def embed(self, call: PreparedCall, texts: Sequence[str], dimensions: int | None) -> RawEmbeddings:
         """Return one vector for each text. Raises as `open` does."""
@@ -105,7 +103,9 @@ class LiteLLMTransport:
             route = route._replace(client=None)
         if dimensions is not None:
             arguments["dimensions"] = dimensions
-        response, tap = await self._ask(modules, route, call, modules.litellm.aembedding, arguments, stream=False)
+        response, tap = await self._ask(
+            modules, route._replace(wire=None), call, modules.litellm.aembedding, arguments, stream=False
+        )
         rows = sorted(response.data, key=lambda row: int(row["index"]))
         if [row["index"] for row in rows] != list(range(len(texts))):
             raise malformed(tap.origin, f"holds {len(rows)} vectors for {len(texts)} texts")
@@ -127,7 +127,7 @@ class LiteLLMTransport:
         modules = await load()
         async with self._opening:
             if self._clients is None:
-                self._clients = await asyncio.to_thread(modules.tap.Clients)
+                self._clients = await asyncio.to_thread(modules.tap.Clients, open_session())
                 self._providers = frozenset(str(provider.value) for provider in modules.litellm.LlmProviders)
         # On the event loop, since filters that a thread sets are lost when code on the loop leaves `catch_warnings`.
         keep_quiet()
@@ -146,7 +146,7 @@ class LiteLLMTransport:
         endpoint, limits = call.endpoint, call.timeouts
         address = route.api_base or "its usual address"
         origin = Origin(endpoint.provider, call.request.model, address, secret=endpoint.api_key)
-        tap = modules.tap.Tap(origin, limits)
+        tap = modules.tap.Tap(origin, limits, wire=route.wire, stream=stream)
         phase: TimeoutPhase = "first_event" if stream else "turn"
         seconds = limits.first_event if stream else limits.turn
         client = self._client(route, endpoint.api_key)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from guidance_agent.llm.messages import FinishReason, ToolCall, Usage
-from guidance_agent.llm.transports.anthropic_reader import anthropic_finish_reason
 from guidance_agent.llm.transports.base import RawCompletion
 from guidance_agent.llm.transports.batch import mend
 from guidance_agent.llm.transports.failures import Origin, malformed
+from guidance_agent.llm.transports.litellm_wire import StreamWatch
 from guidance_agent.llm.transports.openai_reader import openai_finish_reason, openai_usage
 
-__all__ = ["RefusalWatch", "WireBody", "completion_of", "stop_reason", "usage_of"]
-
-# In a string of the answer itself the quotation marks would be escaped.
-_STOP_REASON = re.compile(rb'"stop_reason"\s*:\s*"(\w+)"')
+__all__ = ["RefusalWatch", "WireBody", "completion_of", "usage_of"]
 
 
 class WireBody(Protocol):
@@ -25,8 +21,8 @@ class WireBody(Protocol):
 
     tail: bytes
     broken: Exception | None
-    readable: bool
     on_bytes: Callable[[], None] | None
+    watch: StreamWatch | None
 
     async def aclose(self) -> None: ...
 
@@ -56,9 +52,11 @@ class RefusalWatch:
 
 
 def completion_of(
-    response: Any, origin: Origin, headers: Mapping[str, str], anthropic_body: WireBody | None
+    response: Any, origin: Origin, headers: Mapping[str, str], said: RawCompletion | None
 ) -> RawCompletion:
-    """Return a whole answer as LiteLLM's `ModelResponse` holds it; `anthropic_body` is what Anthropic really sent.
+    """Return a whole answer as LiteLLM's `ModelResponse` holds it.
+
+    Usage and finish reason are what the wire `said`, where that is known.
 
     Raises:
         MalformedResponseError: when it holds no answer.
@@ -68,17 +66,16 @@ def completion_of(
     choice = response.choices[0]
     message = choice.message
     refusal = (getattr(message, "provider_specific_fields", None) or {}).get("refusal")
-    if not choice.finish_reason:
+    if said is None and not choice.finish_reason:
         raise malformed(origin, "has no finish reason")
+    finish_reason: FinishReason = "refusal" if refusal else openai_finish_reason(choice.finish_reason)
     return RawCompletion(
         text=mend((message.content or "") + (refusal or "")),
-        finish_reason=(
-            "refusal" if refusal else stop_reason(anthropic_body) or openai_finish_reason(choice.finish_reason)
-        ),
-        usage=usage_of(getattr(response, "usage", None)),
+        finish_reason=finish_reason if said is None else said.finish_reason,
+        usage=usage_of(getattr(response, "usage", None)) if said is None else said.usage,
         reasoning=mend(getattr(message, "reasoning_content", None) or ""),
         tool_calls=tuple(
-            ToolCall(call.id or "", call.function.name or "", mend(call.function.arguments or ""))
+            ToolCall(call.id or "", call.function.name or "", mend(call.function.arguments or "{}"))
             for call in message.tool_calls or ()
         ),
         headers=headers,
@@ -98,9 +95,3 @@ def usage_of(usage: Any) -> Usage | None:
         return known
     one_hour = min(one_hour, known.cache_write_5m_tokens)
     return replace(known, cache_write_5m_tokens=known.cache_write_5m_tokens - one_hour, cache_write_1h_tokens=one_hour)
-
-
-def stop_reason(body: WireBody | None) -> FinishReason | None:
-    """Return why Anthropic says the answer ended: LiteLLM calls a refusal a content filter, and a pause a stop."""
-    said = _STOP_REASON.findall(body.tail) if body is not None else []
-    return anthropic_finish_reason(said[-1].decode()) if said else None

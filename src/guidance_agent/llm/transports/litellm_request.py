@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from guidance_agent.errors import UnknownModelError
 from guidance_agent.llm.providers.base import CachePlan, CacheTtl
 from guidance_agent.llm.transports.base import PreparedCall
+from guidance_agent.llm.transports.litellm_wire import WireName
 from guidance_agent.llm.transports.openai_body import build_openai_body
 
 __all__ = ["Route", "chat_arguments", "common_arguments", "route_of"]
@@ -38,12 +39,21 @@ _NO_CACHE = CachePlan(caching="none")
 
 
 class Route(NamedTuple):
-    """The way through LiteLLM: its provider, the model name it understands, the address, and the client it can take."""
+    """The way through LiteLLM.
+
+    Attributes:
+        provider: LiteLLM's name of the provider.
+        model: The model name that LiteLLM understands.
+        api_base: The address.
+        client: The kind of client that LiteLLM can be given.
+        wire: The wire format of the answers, where it is one of ours.
+    """
 
     provider: str
     model: str
     api_base: str | None
     client: str | None
+    wire: WireName | None
 
 
 def route_of(call: PreparedCall, known_providers: Collection[str]) -> Route:
@@ -66,7 +76,10 @@ def route_of(call: PreparedCall, known_providers: Collection[str]) -> Route:
         # Ours is the address of Ollama's OpenAI-style interface; LiteLLM speaks its own, one level up.
         base = base.removesuffix("/v1")
     client = "http" if provider in _HTTP else "sdk" if provider in _SDK and base is not None else None
-    return Route(provider, f"{provider}/{call.model_id}", base, client)
+    wire: WireName | None = None
+    if provider in ("anthropic", "openai") and client is not None:
+        wire = "anthropic" if provider == "anthropic" else "openai"
+    return Route(provider, f"{provider}/{call.model_id}", base, client, wire)
 
 
 def chat_arguments(call: PreparedCall, route: Route, *, stream: bool) -> dict[str, Any]:

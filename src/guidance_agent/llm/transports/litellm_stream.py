@@ -1,8 +1,9 @@
 """An open answer through LiteLLM: its chunks become deltas, and every ending becomes the right error.
 
 LiteLLM calls a stream complete whenever its body ends, invents the usage of one that did not report any, and leaves the
-socket open when its iterator is closed. So completeness is what the provider said, usage that it did not report is
-marked estimated, and the response below LiteLLM is closed by us.
+socket open when its iterator is closed. So the end, the usage and the errors of an answer in a wire format of ours are
+what `litellm_wire` read; of other answers, usage that was not reported is marked estimated. The response below LiteLLM
+is closed by us.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.llm.transports.batch import DeltaBatch, mend
 from guidance_agent.llm.transports.failures import Origin
 from guidance_agent.llm.transports.http import connection_lost, raise_timeout
-from guidance_agent.llm.transports.litellm_answer import RefusalWatch, WireBody, stop_reason, usage_of
+from guidance_agent.llm.transports.litellm_answer import RefusalWatch, WireBody, usage_of
 from guidance_agent.llm.transports.litellm_errors import error_in_stream, truncated
+from guidance_agent.llm.transports.litellm_wire import StreamWatch
 from guidance_agent.llm.transports.openai_reader import openai_finish_reason
 from guidance_agent.llm.transports.watchdog import Watchdog
 from guidance_agent.settings import TimeoutSettings
@@ -29,7 +31,6 @@ from guidance_agent.settings import TimeoutSettings
 __all__ = ["LiteLLMStream"]
 
 _LONGEST_TURN = 0.005
-_ANTHROPIC_END = b"message_stop"
 
 
 class LiteLLMStream:
@@ -39,8 +40,7 @@ class LiteLLMStream:
         wrapper: LiteLLM's `CustomStreamWrapper`.
         origin: The call, for error messages.
         call: The prepared call.
-        anthropic: Whether the answer comes in Anthropic's format, through LiteLLM's code for it.
-        sdk: Whether it comes in OpenAI's, through the OpenAI SDK.
+        sdk: Whether the answer comes through the OpenAI SDK.
         body: The tapped response body; None where LiteLLM used a client of its own.
         headers: The response's headers with lower-case names.
         first_event: What is left of the time for the first event, in seconds.
@@ -52,7 +52,6 @@ class LiteLLMStream:
         origin: Origin,
         call: PreparedCall,
         *,
-        anthropic: bool,
         sdk: bool,
         body: WireBody | None,
         headers: Mapping[str, str],
@@ -68,12 +67,11 @@ class LiteLLMStream:
         self._inner = getattr(getattr(wrapper, "completion_stream", None), "streaming_response", None)
         self._origin = origin
         self._timeouts = call.timeouts
-        self._anthropic = anthropic
         self._body = body
+        self._watch = None if body is None else body.watch
         self._batch = DeltaBatch()
         self._finish: FinishReason | None = None
         self._usage: Usage | None = None
-        self._seen_chunks = 0
         self._failure: ModelError | None = None
         self._over = False
         self._closing: asyncio.Task[None] | None = None
@@ -138,7 +136,7 @@ class LiteLLMStream:
         self._over = True
         self._failure = failure
         if failure is None:
-            self._batch.add(Delta(finish_reason=self._reason(), usage=self._final_usage(), pieces=0))
+            self._batch.add(self._end())
         await self.aclose()
         return None
 
@@ -149,6 +147,8 @@ class LiteLLMStream:
                 raise_timeout(self._origin, phase, getattr(self._timeouts, phase), None)
             except ModelError as timeout:
                 return timeout
+        if self._watch is not None and self._watch.failure is not None:
+            return self._watch.failure
         if self._body is not None and self._body.broken is not None:
             return connection_lost(self._origin, self._body.broken)
         return error_in_stream(error, self._origin, self._body.tail if self._body is not None else b"")
@@ -156,19 +156,22 @@ class LiteLLMStream:
     def _incomplete(self) -> ModelError | None:
         """Return why the answer is not complete although LiteLLM says so; None when it is."""
         body = self._body
+        if self._watch is not None and (self._watch.failure is not None or self._watch.ended):
+            return self._watch.failure
         if body is not None and body.broken is not None:
             return connection_lost(self._origin, body.broken)
-        if self._wrapper.received_finish_reason is None and self._wrapper.intermittent_finish_reason is None:
-            return truncated(self._origin)
-        if self._anthropic and body is not None and body.readable and _ANTHROPIC_END not in body.tail:
+        if self._watch is not None or not self._said_why():
             return truncated(self._origin)
         return None
 
+    def _said_why(self) -> bool:
+        wrapper = self._wrapper
+        return wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None
+
     def _add(self, chunk: Any) -> None:
-        if self._anthropic and self._usage is None:
-            self._note_first_usage()
-        usage = getattr(chunk, "usage", None)
-        if usage is not None:
+        if self._watch is not None:
+            self._note_usage(self._watch)
+        elif (usage := getattr(chunk, "usage", None)) is not None:
             self._usage = usage_of(usage)
         for choice in chunk.choices or ():
             delta = choice.delta
@@ -197,21 +200,19 @@ class LiteLLMStream:
         elif reasoning := getattr(delta, "reasoning_content", None):
             self._batch.add_reasoning(reasoning)
 
-    def _note_first_usage(self) -> None:
-        # LiteLLM keeps the usage of the opening event to itself; after an early stop it is all that is known.
-        chunks = self._wrapper.chunks
-        for chunk in chunks[self._seen_chunks :]:
-            if (usage := getattr(chunk, "usage", None)) is not None and (known := usage_of(usage)) is not None:
-                self._usage = replace(known, estimated=True)
-                self._batch.add(Delta(usage=self._usage, pieces=0))
-        self._seen_chunks = len(chunks)
+    def _note_usage(self, watch: StreamWatch) -> None:
+        # What is known before the end counts after an early stop; the final figures come with the end.
+        if watch.usage is not None and self._usage is None:
+            self._usage = replace(watch.usage, estimated=True)
+            self._batch.add(Delta(usage=self._usage, pieces=0))
 
-    def _reason(self) -> FinishReason:
-        if self._watched is not None and self._watched.refused:
-            return "refusal"
-        return (stop_reason(self._body) if self._anthropic else None) or self._finish or "other"
+    def _end(self) -> Delta:
+        if self._watch is not None:
+            return Delta(finish_reason=self._watch.finish_reason, usage=self._watch.usage, pieces=0)
+        refused = self._watched is not None and self._watched.refused
+        return Delta(finish_reason="refusal" if refused else self._finish or "other", usage=self._reported(), pieces=0)
 
-    def _final_usage(self) -> Usage | None:
+    def _reported(self) -> Usage | None:
         reported = any(getattr(chunk, "usage", None) is not None for chunk in self._wrapper.chunks)
         return self._usage if self._usage is None or reported else replace(self._usage, estimated=True)
 

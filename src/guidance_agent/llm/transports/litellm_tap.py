@@ -2,8 +2,8 @@
 
 LiteLLM turns statuses into other statuses, hides response headers, sends a request again when a connection cannot be
 made, and leaves sockets open. The tap sees status, headers and bytes first. It decides the error of a refused request,
-keeps the end of the body (which tells a mid-stream error and the terminal event), notes pings as signs of life, and
-can close the answer whatever LiteLLM does.
+reads answers in a wire format of ours before LiteLLM does (see `litellm_wire`), notes pings as signs of life, and can
+close the answer whatever LiteLLM does.
 
 Importing this module imports LiteLLM: only `litellm_import` does.
 """
@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import httpx
 import litellm
 import openai
@@ -30,14 +32,24 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, get_ssl_configuration
 
 from guidance_agent.errors import ModelError, ProviderUnreachableError
+from guidance_agent.llm.transports.base import RawCompletion
 from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed, request_id_of
-from guidance_agent.llm.transports.http import raise_timeout
+from guidance_agent.llm.transports.http import (
+    ERROR_BODY_SECONDS,
+    LONGEST_BODY,
+    LONGEST_ERROR_BODY,
+    connection_lost,
+    not_http,
+    raise_timeout,
+    take_buffered,
+)
+from guidance_agent.llm.transports.litellm_wire import StreamWatch, WireName, read_whole, unpacker
 from guidance_agent.settings import TimeoutSettings
 
 __all__ = ["Clients", "Tap", "TappedBody"]
 
 _TAIL_BYTES = 4096
-_LONGEST_ERROR_BODY = 64 * 1024
+_DRAIN_SECONDS = 0.05
 _SETTLE_SECONDS = 2.0
 # Tasks that LiteLLM starts at the end of an answer and nobody owns.
 _AFTERMATH = ("Logging.", "CustomStreamWrapper.")
@@ -51,18 +63,30 @@ _current: ContextVar[Tap | None] = ContextVar("litellm_tap", default=None)
 class Tap:
     """What one call saw on the wire.
 
+    Args:
+        origin: The call, for error messages.
+        timeouts: Its limits.
+        wire: The wire format of the answer, if it is one of ours.
+        stream: Whether the answer is streamed.
+
     Attributes:
         failure: The error that the call ends with, decided by status or connection; LiteLLM's own is then ignored.
         headers: The response's headers with lower-case names; empty while there is no response, or no tap in its way.
         body: The body of the response, once there is one.
+        said: What an answer that is not streamed says, if it is in a wire format of ours.
     """
 
-    def __init__(self, origin: Origin, timeouts: TimeoutSettings) -> None:
+    def __init__(
+        self, origin: Origin, timeouts: TimeoutSettings, *, wire: WireName | None = None, stream: bool = False
+    ) -> None:
         self.origin = origin
         self.timeouts = timeouts
         self.failure: ModelError | None = None
         self.headers: Mapping[str, str] = {}
         self.body: TappedBody | None = None
+        self.said: RawCompletion | None = None
+        self._wire = wire
+        self._stream = stream
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -78,64 +102,147 @@ class Tap:
         self.origin = replace(self.origin, request_id=request_id_of(self.headers))
         if not isinstance(response.stream, httpx.AsyncByteStream):
             return
-        self.body = TappedBody(response.stream, readable="content-encoding" not in self.headers)
-        response.stream = self.body
+        self.body = body = TappedBody(response.stream, self.headers.get("content-encoding", ""))
+        response.stream = body
+        if body.readable:
+            # What is read from here on is unpacked.
+            response.headers.pop("content-encoding", None)
         if not response.is_success:
-            read = await self.body.start(_LONGEST_ERROR_BODY)
-            self.failure = error_of_response(self.origin, response.status_code, self.headers, read)
+            try:
+                async with asyncio.timeout(ERROR_BODY_SECONDS):
+                    await body.start(LONGEST_ERROR_BODY)
+            except TimeoutError:
+                await body.end()
+            self.failure = error_of_response(self.origin, response.status_code, self.headers, body.started)
+        elif not body.readable:
+            self.failure = malformed(
+                self.origin, f"is packed as {self.headers['content-encoding']!r}, which is unknown"
+            )
+        elif self._wire is not None and self._stream:
+            body.watch = StreamWatch(self._wire, self.origin, self.headers.get("content-type", ""))
+        elif self._wire is not None:
+            await self._read_whole(body, self._wire)
         elif self.headers.get("content-type", "").startswith("text/html"):
             # LiteLLM would take a web page for an answer without words.
-            await self.body.start(0)
             self.failure = malformed(self.origin, "is a web page")
+        if self.failure is not None:
+            await body.end()
+
+    async def _read_whole(self, body: TappedBody, wire: WireName) -> None:
+        await body.start(LONGEST_BODY)
+        if body.broken is not None:
+            self.failure = connection_lost(self.origin, body.broken)
+        elif len(body.started) >= LONGEST_BODY:
+            self.failure = malformed(self.origin, f"is longer than {LONGEST_BODY} bytes")
+        else:
+            try:
+                self.said, body.started = read_whole(wire, body.started, self.headers, self.origin)
+            except ModelError as error:
+                self.failure = error
 
 
 class TappedBody(httpx.AsyncByteStream):
     """A response body that is read as before and remembers how it ended.
 
     Attributes:
-        tail: The last bytes that were read; empty when they are not `readable`.
-        readable: Whether the body is sent uncompressed.
+        started: What was read before LiteLLM began to read.
+        tail: The last bytes that were read.
+        readable: Whether the body can be unpacked.
         broken: What broke the connection, if something did.
         on_bytes: Called whenever bytes arrive.
+        watch: Reads a stream before LiteLLM does, which then gets what the watch writes.
     """
 
-    def __init__(self, inner: httpx.AsyncByteStream, *, readable: bool) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, encoding: str) -> None:
+        self.started = b""
         self.tail = b""
         self.broken: Exception | None = None
         self.on_bytes: Callable[[], None] | None = None
-        self.readable = readable
+        self.watch: StreamWatch | None = None
         self._inner = inner
-        self._started = b""
+        self._unpack = unpacker(encoding.strip().lower())
+        self.readable = self._unpack is not None or encoding in ("", "identity")
 
-    async def start(self, limit: int) -> bytes:
+    async def start(self, limit: int) -> None:
         """Read at most about `limit` bytes now; whoever reads the body later gets them again, and no more."""
         pieces: list[bytes] = []
+        size = 0
         try:
-            async for piece in self._inner:
+            async for piece in self._pieces():
                 pieces.append(piece)
-                if sum(map(len, pieces)) >= limit:
+                size += len(piece)
+                if size >= limit:
                     break
-        except httpx.HTTPError as error:
-            # The status has arrived and says more than the connection that broke after it.
-            self.broken = error
+        except httpx.HTTPError:
+            # What broke is noted; what came before it may still say what matters.
+            pass
+        finally:
+            self.started = b"".join(pieces)
+            await self.end()
+
+    async def end(self) -> None:
+        """Close the connection; whoever reads the body later gets what was read until now."""
         await self._inner.aclose()
-        self._started = b"".join(pieces)
         self._inner = _Empty()
-        return self._started
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._started:
-            yield self._started
+        if self.started:
+            yield self.started
+        pieces = self._pieces()
+        if self.watch is None:
+            async for piece in pieces:
+                self.tail = (self.tail + piece)[-_TAIL_BYTES:]
+                yield piece
+            return
+        async for piece in self._watched(self.watch, pieces):
+            yield piece
+
+    async def _watched(self, watch: StreamWatch, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for piece in pieces:
+            written = watch.feed(piece)
+            if watch.ended:
+                await self._drain(pieces)
+            if written:
+                yield written
+            if watch.failure is not None:
+                raise httpx.ReadError("the answer failed")
+            if watch.ended:
+                return
+        if written := watch.finish():
+            yield written
+        if watch.failure is not None:
+            raise httpx.ReadError("the answer failed")
+
+    async def _drain(self, pieces: AsyncIterator[bytes]) -> None:
+        """Give a body whose content is complete a moment to end, so that its connection can be used again."""
+        with contextlib.suppress(TimeoutError, httpx.HTTPError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                async for _ in pieces:
+                    pass
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
         try:
-            async for piece in self._inner:
-                if self.readable:
-                    self.tail = (self.tail + piece)[-_TAIL_BYTES:]
+            async for packed in self._packed_pieces():
                 if self.on_bytes is not None:
                     self.on_bytes()
-                yield piece
-        except (httpx.HTTPError, OSError) as error:
+                if self._unpack is None:
+                    yield packed
+                else:
+                    for piece in self._unpack(packed):
+                        yield piece
+        except (aiohttp.ClientError, httpx.HTTPError, OSError, RuntimeError, zlib.error) as error:
             self.broken = error
-            raise
+            raise httpx.ReadError(type(error).__name__) from error
+
+    async def _packed_pieces(self) -> AsyncIterator[bytes]:
+        response: aiohttp.ClientResponse | None = getattr(self._inner, "_aiohttp_response", None)
+        if response is None:
+            async for piece in self._inner:
+                yield piece
+            return
+        # LiteLLM's own way to read loses what arrived before the connection broke.
+        while piece := take_buffered(response.content) or await response.content.readany():
+            yield piece
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -161,7 +268,7 @@ class _TappedTransport(httpx.AsyncBaseTransport):
         request.headers["accept-encoding"] = "identity"
         try:
             response = await self._inner.handle_async_request(request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             tap.failure = _no_answer(tap, error)
             # LiteLLM sends a request again after a ConnectError or a RemoteProtocolError; this one it lets through.
             raise httpx.NetworkError(type(error).__name__, request=request) from error
@@ -172,8 +279,10 @@ class _TappedTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-def _no_answer(tap: Tap, error: httpx.TransportError) -> ModelError:
+def _no_answer(tap: Tap, error: httpx.RequestError) -> ModelError:
     origin = tap.origin
+    if isinstance(error.__cause__, aiohttp.ClientResponseError):
+        return not_http(origin, error.__cause__)
     if isinstance(error, httpx.TimeoutException):
         try:
             raise_timeout(origin, "connect", tap.timeouts.connect, None)
@@ -196,10 +305,15 @@ def _tls() -> dict[str, Any]:
 
 
 class Clients:
-    """The HTTP clients that LiteLLM is given: one pool of connections, tapped. Closed with `aclose`."""
+    """The HTTP clients that LiteLLM is given, all over one session with its connections, tapped.
 
-    def __init__(self) -> None:
-        transport = _TappedTransport(AsyncHTTPHandler.create_async_transport(**_tls()))
+    Closed with `aclose`, which closes the session, too.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        inner = AsyncHTTPHandler.create_aiohttp_transport(**_tls(), shared_session=session)
+        transport = _TappedTransport(inner)
         self.handler = AsyncHTTPHandler(transport=transport, follow_redirects=False)
         self._http = self.handler.client
         # Set anew, so that the handler does not take it for its own to close, in a task, when it is collected.
@@ -218,6 +332,7 @@ class Clients:
     async def aclose(self) -> None:
         self._sdk.clear()
         await self._http.aclose()
+        await self._session.close()
 
     async def settle(self, *, own_connections: bool) -> None:
         """End LiteLLM's background work on this event loop, and the connections it made by itself if it did."""

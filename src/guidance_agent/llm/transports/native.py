@@ -23,7 +23,7 @@ from guidance_agent.llm.messages import Delta
 from guidance_agent.llm.transports.batch import DeltaBatch
 from guidance_agent.llm.transports.failures import Origin, malformed
 from guidance_agent.llm.transports.http import connection_lost, lower_case, raise_timeout, take_buffered
-from guidance_agent.llm.transports.sse import EventTooLong, SseReader
+from guidance_agent.llm.transports.sse import EventTooLong, SseReader, looks_like_events
 from guidance_agent.llm.transports.watchdog import Watchdog
 from guidance_agent.settings import TimeoutSettings
 
@@ -68,6 +68,7 @@ class NativeStream:
         self._timeouts = timeouts
         self._sse = SseReader()
         self._begun = False
+        self._head = b""
         self._failure: ModelError | None = None
         self._over = False
         loop = asyncio.get_running_loop()
@@ -124,22 +125,28 @@ class NativeStream:
         except ModelError as timeout:
             return timeout
 
-    def _begin(self, data: bytes) -> None:
-        """Accept a stream whose content type is missing or wrong by how it begins; fail on anything else."""
-        self._begun = True
+    def _begin(self, data: bytes) -> bytes:
+        """Return what there is to parse, once enough has arrived to tell that the body is an event stream.
+
+        One whose content type is missing or wrong is known by how it begins; anything else is a failure.
+        """
         self._watchdog.first_arrived()
-        if self._response.content_type == "text/event-stream":
-            return
-        begin = data.removeprefix(b"\xef\xbb\xbf").lstrip()
-        if begin.startswith((b"data:", b"event:", b"id:", b"retry:", b":")):
-            return
+        self._head += data
         kind = self._response.content_type
-        self._fail(malformed(self._origin, f"is {kind!r}, not an event stream, and begins with {data[:200]!r}"))
+        found = kind == "text/event-stream" or looks_like_events(self._head)
+        if found is False:
+            self._fail(
+                malformed(self._origin, f"is {kind!r}, not an event stream, and begins with {self._head[:200]!r}")
+            )
+        if not found:
+            return b""
+        self._begun = True
+        return self._head
 
     def _parsed(self, data: bytes) -> list[Delta]:
         if not self._begun:
-            self._begin(data)
-            if self._over:
+            data = self._begin(data)
+            if not data:
                 return []
         reader = self._reader
         try:

@@ -93,7 +93,7 @@ def _completion(answer: Mapping[str, Any], headers: Mapping[str, str], request_i
     message = choice["message"]
     refusal = message.get("refusal") or ""
     calls = tuple(
-        ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
+        ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"] or "{}")
         for call in message.get("tool_calls") or ()
     )
     usage = answer.get("usage")

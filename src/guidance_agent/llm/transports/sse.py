@@ -8,12 +8,27 @@ data what they need; comments and pings without data disappear.
 
 from __future__ import annotations
 
-__all__ = ["MAX_EVENT_BYTES", "EventTooLong", "SseReader"]
+__all__ = ["MAX_EVENT_BYTES", "EventTooLong", "SseReader", "looks_like_events"]
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Longest event that is accepted, in bytes. An answer in one event fits; an endless line does not fill the memory."""
 
 _BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_LONGEST_BLANK = 1024
+
+
+def looks_like_events(begin: bytes) -> bool | None:
+    """Return whether a body that begins like this is an event stream, for bodies without a label that says so.
+
+    None means that too little has arrived to tell.
+    """
+    if _BOM.startswith(begin):
+        return None
+    found = begin.removeprefix(_BOM).lstrip()
+    if found.startswith(_FIELDS):
+        return True
+    return None if len(begin) <= _LONGEST_BLANK and any(field.startswith(found) for field in _FIELDS) else False
 
 
 class EventTooLong(ValueError):
