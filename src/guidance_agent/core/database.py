@@ -74,7 +74,7 @@ class Database:
 
     @property
     def compares_vectors(self) -> bool:
-        """Whether the database itself can compare vectors, with `core.embedding_column.inner_product`."""
+        """Whether the database itself can compare vectors, with `core.embedding_column.similarity`."""
         return has_vector_type(self.engine.dialect)
 
     @property

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.engine import Dialect
 
-__all__ = ["Embedding", "PgVector", "VectorBytes", "has_vector_type", "inner_product", "store_vectors"]
+__all__ = ["Embedding", "PgVector", "VectorBytes", "has_vector_type", "similarity", "store_vectors"]
 
 _HEADER_BYTES = 4
 _FLAG = "guidance_agent_vectors"
@@ -68,13 +68,18 @@ def has_vector_type(dialect: Dialect) -> bool:
     return bool(getattr(dialect, _FLAG, False))
 
 
-def inner_product(column: sa.ColumnElement[bytes], vector: bytes) -> sa.ColumnElement[float]:
-    """Return the product of the column's vectors with one of the same length; only where `has_vector_type`.
+def similarity(table: sa.FromClause) -> sa.ColumnElement[float]:
+    """Return the product of a table's vectors with the parameter `vector`; only where `has_vector_type`.
 
-    For normalised vectors it is the cosine similarity. pgvector computes in float32, as numpy does here.
+    It is null for vectors of another model than the parameter `model`, or of another length than `dimensions`. For
+    normalised vectors it is the cosine similarity. pgvector computes in float32, as numpy does here.
     """
-    negative: sa.ColumnElement[float] = column.op("<#>", return_type=sa.Float())(sa.literal(vector, Embedding()))
-    return -negative
+    vector = sa.bindparam("vector", type_=Embedding())
+    negative: sa.ColumnElement[float] = table.c.embedding.op("<#>", return_type=sa.Float())(vector)
+    comparable = sa.and_(
+        table.c.embedding_model == sa.bindparam("model"), table.c.embedding_dimensions == sa.bindparam("dimensions")
+    )
+    return sa.case((comparable, -negative))
 
 
 def _to_wire(values: bytes | None) -> VectorBytes | None:

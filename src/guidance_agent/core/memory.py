@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from guidance_agent.core.embedding_column import similarity
 from guidance_agent.core.schema import memories
 from guidance_agent.core.types import JsonObject
 from guidance_agent.errors import InputError
-from guidance_agent.retrieval.vectors import QueryVector, embedding_columns, vector_from_bytes
+from guidance_agent.retrieval.vectors import QueryVector, embedding_columns, vector_from_bytes, vector_to_bytes
 
 if TYPE_CHECKING:
     from guidance_agent.core.clock import Clock
@@ -48,19 +49,25 @@ _WEIGHED = (
     memories.c.created_at,
     memories.c.last_retrieved_at,
     memories.c.importance,
-    memories.c.embedding,
-    memories.c.embedding_model,
 )
-_NEWEST_OF_CUSTOMER: sa.Select[Any] = (
-    sa.select(*_WEIGHED)
-    .where(
-        memories.c.customer_id == sa.bindparam("customer"),
-        memories.c.consultation_id != sa.bindparam("excluded"),
-        sa.or_(memories.c.simulated.is_(False), sa.bindparam("simulated", type_=sa.Boolean)),
+
+
+def _newest_of_customer(*further: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    return (
+        sa.select(*_WEIGHED, *further)
+        .where(
+            memories.c.customer_id == sa.bindparam("customer"),
+            memories.c.consultation_id != sa.bindparam("excluded"),
+            sa.or_(memories.c.simulated.is_(False), sa.bindparam("simulated", type_=sa.Boolean)),
+        )
+        .order_by(memories.c.created_at.desc(), memories.c.id.desc())
+        .limit(CANDIDATES)
     )
-    .order_by(memories.c.created_at.desc(), memories.c.id.desc())
-    .limit(CANDIDATES)
-)
+
+
+_WITHOUT_SIMILARITY = _newest_of_customer()
+_WITH_VECTORS = _newest_of_customer(memories.c.embedding, memories.c.embedding_model)
+_WITH_SIMILARITY = _newest_of_customer(similarity(memories).label("similarity"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +168,37 @@ class MemoryStream:
         """
         if isinstance(query, str):
             query = QueryVector(self._embedder.model, (await self._embedder.embed([query]))[0])
-        parameters = {
+        parameters: JsonObject = {
             "customer": customer_id,
             "simulated": include_simulated,
             "excluded": exclude_consultation or "",
         }
-        rows: Sequence[sa.Row[Any]] = await self._database.run(
-            lambda connection: connection.execute(_NEWEST_OF_CUSTOMER, parameters).all()
-        )
-        scores = _scores(rows, query, self._clock.now())
+        rows, similar = await self._compared(parameters, query)
+        scores = _scores(rows, similar, self._clock.now())
         # The sort is stable, so memories with equal scores stay newest first.
         best = sorted(range(len(rows)), key=lambda place: -scores[place])[: max(limit, 0)]
         return tuple(_memory(rows[place], scores[place]) for place in best)
+
+    async def _compared(
+        self, parameters: JsonObject, query: QueryVector | None
+    ) -> tuple[Sequence[sa.Row[Any]], Sequence[float | None]]:
+        """Return the memories to weigh, each with its similarity to the question where there can be one.
+
+        A database that compares vectors sends one number for each memory, another one the vectors.
+        """
+        statement = _WITHOUT_SIMILARITY
+        if query is not None:
+            statement = _WITH_VECTORS
+            if self._database.compares_vectors:
+                statement = _WITH_SIMILARITY
+                values = query.values
+                parameters |= {"model": query.model, "dimensions": len(values), "vector": vector_to_bytes(values)}
+        rows = await self._database.run(lambda connection: connection.execute(statement, parameters).all())
+        if query is None:
+            return rows, [None] * len(rows)
+        if statement is _WITH_SIMILARITY:
+            return rows, [row.similarity for row in rows]
+        return rows, _similarities(rows, query)
 
     async def touch(self, ids: Collection[str]) -> None:
         """Note that these memories were retrieved now; for the background, never before the first text."""
@@ -256,11 +282,11 @@ def _memory(row: sa.Row[Any], score: float) -> Memory:
     return Memory(row.id, row.text, row.kind, row.created_at, row.importance, score)
 
 
-def _scores(rows: Sequence[sa.Row[Any]], query: QueryVector | None, now: datetime) -> list[float]:
+def _scores(rows: Sequence[sa.Row[Any]], similar: Sequence[float | None], now: datetime) -> list[float]:
     recency = [DECAY_PER_HOUR ** _hours_since(row.last_retrieved_at or row.created_at, now) for row in rows]
     importance = [(NEUTRAL_IMPORTANCE if row.importance is None else row.importance) / 10 for row in rows]
-    relevance = _relevance(rows, query)
-    return [sum(parts) for parts in zip(_scaled(recency), _scaled(importance), _scaled(relevance), strict=True)]
+    scaled = (_scaled(recency), _scaled(importance), _scaled(_relevance(similar)))
+    return [sum(parts) for parts in zip(*scaled, strict=True)]
 
 
 def _hours_since(then: datetime, now: datetime) -> float:
@@ -268,9 +294,7 @@ def _hours_since(then: datetime, now: datetime) -> float:
     return max((now - then).total_seconds(), 0.0) / 3_600
 
 
-def _relevance(rows: Sequence[sa.Row[Any]], query: QueryVector | None) -> list[float]:
-    if query is None:
-        return [0.0] * len(rows)
+def _similarities(rows: Sequence[sa.Row[Any]], query: QueryVector) -> list[float | None]:
     # The length is checked beside the name, because a model can be asked for vectors of another length.
     size = 4 * len(query.values)
     usable = [
@@ -278,14 +302,18 @@ def _relevance(rows: Sequence[sa.Row[Any]], query: QueryVector | None) -> list[f
         for place, row in enumerate(rows)
         if row.embedding_model == query.model and row.embedding is not None and len(row.embedding) == size
     ]
-    if not usable:
-        return [0.0] * len(rows)
-    matrix = vector_from_bytes(b"".join(rows[place].embedding for place in usable)).reshape(len(usable), -1)
-    similar = [max(float(value), 0.0) for value in matrix @ query.values]
-    relevance = [sum(similar) / len(similar)] * len(rows)
-    for place, value in zip(usable, similar, strict=True):
-        relevance[place] = value
-    return relevance
+    similar: list[float | None] = [None] * len(rows)
+    if usable:
+        matrix = vector_from_bytes(b"".join(rows[place].embedding for place in usable)).reshape(len(usable), -1)
+        for place, value in zip(usable, matrix @ query.values, strict=True):
+            similar[place] = float(value)
+    return similar
+
+
+def _relevance(similar: Sequence[float | None]) -> list[float]:
+    known = [max(value, 0.0) for value in similar if value is not None]
+    average = sum(known) / len(known) if known else 0.0
+    return [average if value is None else max(value, 0.0) for value in similar]
 
 
 def _scaled(values: Sequence[float]) -> Sequence[float]:
