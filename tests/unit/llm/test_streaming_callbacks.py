@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guidance_agent import Completed, Failed, Judged, TextDelta
@@ -116,6 +116,7 @@ async def test_progress_counts_what_passed() -> None:
 
 
 @given(text=st.text(min_size=1, max_size=5))
+@example(text=" ")
 def test_content_is_never_no_tokens(text: str) -> None:
     told: list[Progress] = []
     asyncio.run(_watch(text, told))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import signal
@@ -22,6 +23,8 @@ from hypothesis import strategies as st
 
 from guidance_agent.errors import FileWriteError, MidStreamError
 from guidance_agent.llm.streaming import partial_text, to_file
+from guidance_agent.llm.streaming.ordered_thread import OrderedThread
+from guidance_agent.llm.streaming.part_file import PartFile
 
 
 class Source:
@@ -179,6 +182,23 @@ async def test_a_second_cancel_while_the_rest_is_kept_loses_nothing(target: Path
             await asyncio.sleep(0.005)
 
 
+async def test_work_that_waits_for_its_thread_is_done_although_its_caller_is_cancelled() -> None:
+    goes_on, done = threading.Event(), []
+
+    def wait() -> None:
+        goes_on.wait(5)
+
+    with OrderedThread() as thread:
+        running = [asyncio.create_task(thread.run(work)) for work in (wait, lambda: done.append("write"))]
+        await asyncio.sleep(0)
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+        goes_on.set()
+        await thread.run(done.append, "keep")
+    assert done == ["write", "keep"]
+
+
 async def test_no_text_leaves_no_part(target: Path, part: Path) -> None:
     with pytest.raises(MidStreamError) as caught:
         await to_file(Source(MidStreamError("broken")), target)
@@ -246,6 +266,26 @@ async def test_two_writers_of_one_file_exclude_each_other(target: Path, part: Pa
     more.set()
     await task
     assert target.read_text() == "first writer"
+
+
+def test_a_part_that_gets_its_name_while_another_waits_for_it_stays_whole(
+    target: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (PartFile(target, resume=False, mode=0o600) for _ in range(2))
+    first.open()
+    first.write("first")
+    lock = fcntl.flock
+
+    def first_ends_before(file: int, how: int) -> None:
+        monkeypatch.undo()
+        first.finish()
+        lock(file, how)
+
+    monkeypatch.setattr("guidance_agent.llm.streaming.part_file.fcntl.flock", first_ends_before)
+    with pytest.raises(FileWriteError, match="Another program writes"):
+        second.open()
+    assert target.read_text() == "first"
+    assert not part.exists()
 
 
 async def test_many_writers_leave_one_whole_text(target: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from guidance_agent.errors import InputError, MidStreamError
 from guidance_agent.llm.messages import Delta
 from guidance_agent.llm.streaming import rechunk
+from guidance_agent.llm.streaming.pieces import PieceBuffer
 from guidance_agent.llm.streaming.sources import AnyStream
 
 MODES: Sequence[dict[str, Any]] = (
@@ -142,6 +143,75 @@ async def test_after_a_cancel_nothing_is_lost_and_the_source_is_closed(mode: dic
         await task
     assert "".join(read) + pieces.held == source.given == "First. Second…"
     assert source.closed
+
+
+async def test_what_arrives_in_the_moment_of_a_cancel_is_not_lost() -> None:
+    reader: asyncio.Task[None] | None = None
+
+    async def source() -> AsyncIterator[str]:
+        yield "First."
+        assert reader is not None
+        reader.cancel()
+        yield " Second."
+
+    read: list[str] = []
+    pieces = rechunk(source(), sentences=1)
+
+    async def consume() -> None:
+        async for piece in pieces:
+            read.append(piece)  # noqa: PERF401 - a comprehension would lose what came before the cancel
+
+    reader = asyncio.create_task(consume())
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert "".join(read) + pieces.held == "First. Second."
+
+
+async def test_a_source_that_is_read_when_the_stream_is_left_is_closed_and_not_cancelled() -> None:
+    class Recording(Source):
+        def __init__(self) -> None:
+            super().__init__("a", "b")
+            self.left: list[str] = []
+            self.over = asyncio.Event()
+
+        async def __anext__(self) -> str:
+            if self.steps:
+                return await super().__anext__()
+            try:
+                await self.over.wait()
+            except asyncio.CancelledError:
+                self.left.append("cancelled")
+                raise
+            raise StopAsyncIteration
+
+        async def aclose(self) -> None:
+            self.left.append("closed")
+            self.over.set()
+
+    source = Recording()
+    async with rechunk(source, characters=100, max_delay=0.01) as pieces:
+        assert [await anext(pieces), await anext(pieces)] == ["a", "b"]
+    assert source.left[0] == "closed"
+
+
+async def test_half_a_character_that_waits_costs_no_busy_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    flushes = 0
+    flush = PieceBuffer.flush
+
+    def counted(buffer: PieceBuffer, *, last: bool = False) -> None:
+        nonlocal flushes
+        flushes += 1
+        flush(buffer, last=last)
+
+    monkeypatch.setattr(PieceBuffer, "flush", counted)
+    more = asyncio.Event()
+    async with rechunk(Source("a", "\ud83d", more, "\ude00"), max_delay=0.02) as pieces:
+        assert await anext(pieces) == "a"
+        waiting = asyncio.ensure_future(anext(pieces))
+        await asyncio.wait({waiting}, timeout=0.2)
+        assert flushes < 30
+        more.set()
+        assert await waiting == "\ud83d\ude00"
 
 
 @modes()

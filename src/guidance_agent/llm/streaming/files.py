@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import ParamSpec, Self
 
 from guidance_agent.errors import FileWriteError
 from guidance_agent.llm.messages import ModelCall
+from guidance_agent.llm.streaming.ordered_thread import OrderedThread
 from guidance_agent.llm.streaming.part_file import PartFile, read_part
 from guidance_agent.llm.streaming.rechunking import rechunk
 from guidance_agent.llm.streaming.sources import AnyStream, call_of, close_stream
 
 __all__ = ["WrittenFile", "partial_text", "to_file"]
-
-P = ParamSpec("P")
 
 _BLOCK = 65_536
 _LONGEST_UNWRITTEN = 0.5
@@ -63,14 +57,14 @@ async def to_file(
     """
     file = PartFile(Path(path), resume=resume, mode=mode)
     try:
-        with _Thread() as thread:
+        with OrderedThread() as thread:
             await _write_all(stream, file, thread)
     finally:
         await close_stream(stream)
     return WrittenFile(path=file.target, characters=file.characters, size=file.size, call=call_of(stream))
 
 
-async def _write_all(stream: AnyStream, file: PartFile, thread: _Thread) -> None:
+async def _write_all(stream: AnyStream, file: PartFile, thread: OrderedThread) -> None:
     pieces = rechunk(stream, characters=_BLOCK, max_delay=_LONGEST_UNWRITTEN)
     try:
         await thread.run(file.open)
@@ -85,7 +79,7 @@ async def _write_all(stream: AnyStream, file: PartFile, thread: _Thread) -> None
         raise
 
 
-async def _keep(rest: str, file: PartFile, thread: _Thread, error: BaseException) -> None:
+async def _keep(rest: str, file: PartFile, thread: OrderedThread, error: BaseException) -> None:
     """Leave all text that came in the part, and say so on the error."""
     try:
         await thread.run(file.keep, rest)
@@ -106,32 +100,3 @@ async def partial_text(path: str | os.PathLike[str]) -> str:
         FileWriteError: when it cannot be read, or is not text.
     """
     return await asyncio.to_thread(read_part, Path(path))
-
-
-class _Thread:
-    """Runs blocking work in one thread, in the order in which it was asked for.
-
-    Work that was begun goes on when its caller is cancelled, and what is asked for next waits for it.
-    """
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="stream-file")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._executor.shutdown(wait=False)
-
-    async def run(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        begun = asyncio.get_running_loop().run_in_executor(self._executor, partial(work, *args, **kwargs))
-        begun.add_done_callback(_note_error)
-        await asyncio.shield(begun)
-
-
-def _note_error(future: asyncio.Future[None]) -> None:
-    # Nobody waits for it any more when the caller was cancelled, and asyncio would complain of that.
-    if not future.cancelled():
-        future.exception()

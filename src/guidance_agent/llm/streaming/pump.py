@@ -24,48 +24,47 @@ class Pump:
     def __init__(self, source: AnyStream) -> None:
         self.ended = False
         self._source = source
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._reading = False
-        self._asked = asyncio.Event()
-        self._arrived = asyncio.Event()
+        self._over = False
         self._item: StreamItem | None = None
         self._error: BaseException | None = None
+        # What the reader and the task wait for, each while it waits.
+        self._arrival: asyncio.Future[None] | None = None
+        self._request: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def next(self, timeout: float | None) -> StreamItem | None:
-        """Return the next item; None when the stream has ended, or `timeout` seconds have passed.
+    async def next(self, due: float | None) -> StreamItem | None:
+        """Return the next item; None when the stream has ended, or when the loop's clock has come to `due`.
 
         An item that did not come in time is returned by a later call. Raises what the stream ends with.
         """
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._read(), name="stream-pump")
-        if not self._reading:
-            self._reading = True
-            self._asked.set()
-        if timeout is None:
-            await self._arrived.wait()
-        elif not self._arrived.is_set():
+        self._ask()
+        if self._item is None and not self._over:
+            self._set_timer(due)
+            self._arrival = self._loop.create_future()
             try:
-                async with asyncio.timeout(timeout):
-                    await self._arrived.wait()
-            except TimeoutError:
-                return None
-        if self._item is None:
+                await self._arrival
+            finally:
+                self._arrival = None
+        if self._item is not None:
+            self._reading = False
+            return self.unread()
+        if self._over:
             self.ended = True
             if self._error is not None:
                 raise self._error
-            return None
-        item, self._item = self._item, None
-        self._reading = False
-        self._arrived.clear()
-        return item
+        return None
 
     def unread(self) -> StreamItem | None:
-        """Return, once, the item that arrived and that nobody waited for any more."""
+        """Return, once, the item that has arrived and was not returned."""
         item, self._item = self._item, None
         return item
 
     async def aclose(self) -> None:
         """End the task and close the source; what arrived until then is `unread`."""
+        self._set_timer(None)
         try:
             if not inspect.isasyncgen(self._source):
                 # Closed before its reader is cancelled: a stream that keeps a record was left, not cancelled.
@@ -76,14 +75,33 @@ class Pump:
                 await asyncio.wait({self._task})
         await close_stream(self._source)
 
+    def _ask(self) -> None:
+        if self._task is None:
+            self._task = self._loop.create_task(self._read(), name="stream-pump")
+        if not self._reading:
+            self._reading = True
+            _wake(self._request)
+
+    def _set_timer(self, due: float | None) -> None:
+        if self._timer is not None:
+            if self._timer.when() == due and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = None if due is None else self._loop.call_at(due, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        _wake(self._arrival)
+
     async def _read(self) -> None:
         try:
             items = aiter(self._source)
             while True:
-                await self._asked.wait()
-                self._asked.clear()
+                while not self._reading or self._item is not None:
+                    self._request = self._loop.create_future()
+                    await self._request
                 self._item = await anext(items)
-                self._arrived.set()
+                _wake(self._arrival)
         except StopAsyncIteration:
             pass
         except Exception as error:  # it is raised where the next item is waited for
@@ -92,4 +110,10 @@ class Pump:
             self._error = error
             raise
         finally:
-            self._arrived.set()
+            self._over = True
+            _wake(self._arrival)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

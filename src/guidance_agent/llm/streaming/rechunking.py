@@ -125,7 +125,7 @@ async def _in_time(stream: AnyStream, buffer: PieceBuffer, max_delay: float) -> 
     try:
         while not pump.ended:
             try:
-                item = await pump.next(max(0.0, due - loop.time()) if buffer.waiting else None)
+                item = await pump.next(due if buffer.waiting else None)
             except Exception as error:  # the reader gets it after the text that came before
                 failure = error
                 break

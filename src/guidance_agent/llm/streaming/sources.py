@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias
 
 from guidance_agent.errors import MidStreamError
 from guidance_agent.llm.messages import Delta, ModelCall, Usage
@@ -27,7 +27,6 @@ __all__ = [
 ]
 
 
-@runtime_checkable
 class CustomerItem(Protocol):
     """An item of a stream that is neither text nor a delta, such as the event of a turn."""
 
@@ -54,8 +53,9 @@ def text_of(item: object) -> str:
         return item
     if isinstance(item, Delta):
         return item.text
-    if isinstance(item, CustomerItem):
-        return item.customer_text
+    text = getattr(item, "customer_text", None)
+    if isinstance(text, str):
+        return text
     raise TypeError(f"A stream of {type(item).__name__} cannot be read. Pass a stream of str, of deltas or of events.")
 
 
@@ -79,9 +79,9 @@ class Ending:
         self._finished = False
 
     def note(self, item: object) -> None:
-        if isinstance(item, CustomerItem):
+        if not isinstance(item, str | Delta):
             self._has_items = True
-            self._failure = item.failure or self._failure
+            self._failure = getattr(item, "failure", None) or self._failure
             self._finished = self._finished or getattr(item, "finish_reason", None) is not None
 
     def check(self, stream: AnyStream) -> None:
