@@ -179,6 +179,26 @@ def test_an_error_comes_out_of_the_sync_iterator_with_its_own_type(calls: list[M
     assert sync_threads() == []
 
 
+def test_a_stream_without_an_owner_is_closed_when_it_is_left() -> None:
+    class Letters:
+        closed = False
+
+        def __aiter__(self) -> Letters:
+            return self
+
+        async def __anext__(self) -> str:
+            return "a"
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    letters = Letters()
+    for letter in iterate_sync(letters):
+        assert letter == "a"
+        break
+    assert letters.closed
+
+
 def test_a_stream_without_an_owner_is_read_without_await() -> None:
     async def numbers() -> AsyncIterator[str]:
         yield "a"
