@@ -192,8 +192,15 @@ def _rules(model: str, framing: int, *, best: bool) -> Rules:
 
 
 class Shares(NamedTuple):
-    """What was read, in percent: of what is allowed, of Parts 1 to 3 and of all input after the first call."""
+    """Tokens that could have been read, and what was read in percent: of them, and of all after the first call.
 
+    Attributes:
+        allowed: With the breakpoints and keys that were sent.
+        best: With the best breakpoints and the fewest keys.
+    """
+
+    allowed: int
+    best: int
     of_allowed: float
     of_best: float
     of_stable: float
@@ -201,10 +208,10 @@ class Shares(NamedTuple):
 
 
 def shares(held: Held) -> Shares:
-    """Return the shares that were read; a call that read more than it may proves that the rules are read wrongly.
+    """Return the shares that were read; "after the first call" leaves out the first call of each model.
 
     Raises:
-        ValueError: a call read more than the rules allow.
+        ValueError: a call read more than the rules allow, so that the rules are read wrongly.
     """
     sent, best = allowed(held, best=False), allowed(held, best=True)
     for call, may in zip(held.log, sent, strict=True):
@@ -217,6 +224,8 @@ def shares(held: Held) -> Shares:
     later = [call for place, call in enumerate(held.log) if first[call.model] != place]
     read = sum(call.read for call in held.log)
     return Shares(
+        allowed=sum(sent),
+        best=sum(best),
         of_allowed=100 * read / sum(sent),
         of_best=100 * read / sum(best),
         of_stable=100 * sum(min(call.read, sum(call.parts)) for call in later) / sum(sum(call.parts) for call in later),
@@ -240,74 +249,68 @@ def saving(cached: Held, plain: Held) -> float:
     return 100 * (1 - paid / full)
 
 
-def _rows(regime: Regime, cached: Held, plain: Held, *, promised: bool) -> Iterator[Row]:
-    found, cheaper = shares(cached), saving(cached, plain)
-    last = [count_tokens(call.last) - _asked(call.last, cached.questions) for call in cached.log]
-    shared = [sum(call.parts[:2]) for call in cached.log]
-    outcomes = ", ".join(f"{name} {calls:,}" for name, calls in sorted(cached.figures.outcomes.items()))
+class _Table:
+    """Makes the rows of one regime's column."""
 
-    def row(name: str, unit: str, value: float, target: str, words: str, *, reached: bool = True) -> Row:
+    def __init__(self, title: str, regime: Regime, *, promised: bool) -> None:
+        self._title = title
+        self._regime = regime
+        self._promised = promised
+
+    def row(
+        self, name: str, value: float, words: str, *, unit: str = "", target: str = "", reached: bool = True
+    ) -> Row:
+        line = f"{name} ({target})" if target else name
         return Row(
-            name=f"{name}, {regime.name}",
+            name=f"{name}, {self._regime.name}",
             unit=unit,
             value=value,
             floor=None,
             ratio=None,
             target=target,
-            place=Place(
-                table="50 customers × 5 turns",
-                line=f"{name}{f' ({target})' if target else ''}",
-                column=regime.name,
-                words=words,
-            ),
-            broken=promised and not reached,
+            place=Place(table=self._title, line=line, column=self._regime.name, words=words),
+            broken=self._promised and not reached,
         )
 
-    def share(name: str, value: float, least: float) -> Row:
-        return row(name, "%", round(value, 2), f"≥ {least:g} %", f"{value:.1f} %", reached=value >= least)
+    def tokens(self, name: str, count: int) -> Row:
+        return self.row(name, count, f"{count:,}", unit="tokens")
 
-    models = f"{regime.author.partition('/')[2]}, {regime.fast.partition('/')[2]}"
-    yield row("models", "", 2, "", models)
-    yield row("calls", "", len(cached.log), "", f"{len(cached.log):,}")
-    yield row(
-        "Parts 1 + 2, tokens",
-        "tokens",
-        shared[0],
-        "2,000 to 4,000",
-        _range(shared),
-        reached=min(shared) >= 2_000 and max(shared) <= 4_000,
-    )
-    yield row("Part 3, tokens", "tokens", cached.log[0].parts[2], "", _range([call.parts[2] for call in cached.log]))
-    yield row(
-        "last message besides the question, tokens",
-        "tokens",
-        min(last),
-        "≥ 600",
-        f"{_range(last)}, mean {sum(last) / len(last):,.0f}",
-        reached=min(last) >= 600,
-    )
-    yield row(
-        "input, tokens",
-        "tokens",
-        sum(call.total for call in cached.log),
-        "",
-        f"{sum(call.total for call in cached.log):,}",
-    )
-    yield row(
-        "read, tokens",
-        "tokens",
-        sum(call.read for call in cached.log),
-        "",
-        f"{sum(call.read for call in cached.log):,}",
-    )
-    yield share("read of what the rules allow with the breakpoints and keys that were sent", found.of_allowed, 98)
-    yield share("read of what they allow with the best breakpoints and the fewest keys", found.of_best, 98)
-    yield share("read of Parts 1 to 3 after the first call", found.of_stable, 90)
-    yield share("read of all input after the first call", found.of_all, 70)
-    money = f"${cached.figures.paid_usd:.4f} instead of ${plain.figures.paid_usd:.4f}"
-    yield row("input cost with caching instead of without", "USD", round(cached.figures.paid_usd or 0, 6), "", money)
-    yield share("input cost saved", cheaper, 60)
-    yield row("labels", "", cached.figures.hits, "", outcomes)
+    def lengths(self, name: str, counts: Sequence[int], *, target: str = "", reached: bool = True) -> Row:
+        least, most = min(counts), max(counts)
+        words = f"{least:,}" if least == most else f"{least:,} to {most:,}, mean {sum(counts) / len(counts):,.0f}"
+        return self.row(name, least, words, unit="tokens", target=target, reached=reached)
+
+    def share(self, name: str, value: float, *, at_least: float) -> Row:
+        target = f"≥ {at_least:g} %"
+        return self.row(name, round(value, 2), f"{value:.1f} %", unit="%", target=target, reached=value >= at_least)
+
+
+def _rows(regime: Regime, cached: Held, plain: Held, *, title: str, promised: bool) -> Iterator[Row]:
+    table, found, calls = _Table(title, regime, promised=promised), shares(cached), cached.log
+    shared = [sum(call.parts[:2]) for call in calls]
+    last = [count_tokens(call.last) - _asked(call.last, cached.questions) for call in calls]
+    yield table.row("models", 2, f"{regime.author.partition('/')[2]}, {regime.fast.partition('/')[2]}")
+    yield table.row("calls", len(calls), f"{len(calls):,}")
+    in_bounds = min(shared) >= 2_000 and max(shared) <= 4_000
+    yield table.lengths("Parts 1 + 2, tokens", shared, target="2,000 to 4,000", reached=in_bounds)
+    yield table.lengths("Part 3, tokens", [call.parts[2] for call in calls])
+    long_enough = min(last) >= 600
+    yield table.lengths("last message besides the question, tokens", last, target="≥ 600", reached=long_enough)
+    yield table.tokens("input, tokens", sum(call.total for call in calls))
+    yield table.tokens("written, tokens", sum(call.written for call in calls))
+    yield table.tokens("read, tokens", sum(call.read for call in calls))
+    yield table.tokens("may be read with the breakpoints and keys that were sent, tokens", found.allowed)
+    yield table.tokens("may be read with the best breakpoints and the fewest keys, tokens", found.best)
+    yield table.share("read of what may be read as sent", found.of_allowed, at_least=98)
+    yield table.share("read of what may be read at best", found.of_best, at_least=98)
+    yield table.share("read of Parts 1 to 3 after the first call", found.of_stable, at_least=90)
+    yield table.share("read of all input after the first call", found.of_all, at_least=70)
+    paid, full = cached.figures.paid_usd or 0.0, plain.figures.paid_usd or 0.0
+    yield table.row("input cost, with caching off", round(full, 6), f"${full:.4f}", unit="USD")
+    yield table.row("input cost, with caching", round(paid, 6), f"${paid:.4f}", unit="USD")
+    yield table.share("input cost saved", saving(cached, plain), at_least=60)
+    labels = ", ".join(f"{label} {count:,}" for label, count in cached.figures.outcomes.items())
+    yield table.row("labels", cached.figures.hits, labels)
 
 
 def _asked(last: str, questions: frozenset[str]) -> int:
@@ -315,18 +318,14 @@ def _asked(last: str, questions: frozenset[str]) -> int:
     return count_tokens(max((question for question in questions if question in last), key=len, default=""))
 
 
-def _range(values: Sequence[int]) -> str:
-    least, most = min(values), max(values)
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
-
-
 async def _measure(simulator: ProviderSimulatorProcess, count: int, turns: int) -> list[Row]:
     customers = invented_customers(count)
+    title = f"{count} customers × {turns} turns"
     rows: list[Row] = []
     for regime in REGIMES:
         cached = await hold_consultations(simulator, regime, customers, turns, cached=True)
         plain = await hold_consultations(simulator, regime, customers, turns, cached=False)
-        rows.extend(_rows(regime, cached, plain, promised=count >= PROMISED_FOR))
+        rows.extend(_rows(regime, cached, plain, title=title, promised=count >= PROMISED_FOR))
     return rows
 
 
