@@ -27,6 +27,7 @@ from tests.integration.attacks.evidence import asks, check_ended, eventually, ro
 __all__ = ["PATH_POSITIONS", "PathCell", "PathObservation", "PathOutcome", "observe_turns", "path_cells"]
 
 _TOKENS_PER_MINUTE = 360_000
+_WAYS: tuple[Way, ...] = ("always", "once")
 
 PATH_POSITIONS: tuple[Position, ...] = ("before the first text", "after the first text")
 
@@ -96,15 +97,6 @@ def path_cells() -> Iterator[PathCell]:
 
 async def observe_turns(cell: PathCell) -> PathObservation:
     """Return what becomes of the consultations of a cell."""
-    if cell.case.limited:
-        # Limits are shared by all calls of a key, so that each consultation needs a provider of its own.
-        [always], [once] = await _turns(cell, "always"), await _turns(cell, "once")
-    else:
-        always, once = await _turns(cell, "always", "once")
-    return PathObservation(_outcome(always, once), always.broken_rules + once.broken_rules)
-
-
-async def _turns(cell: PathCell, *ways: Way) -> list[_Turn]:
     subject = next(each for each in SUBJECTS if each.transport == "native" and each.wire == cell.wire)
     clock = ManualClock() if cell.case.limited else None
     simulated = SimulatorSettings.instant(seed=7).but(retry_after_on_success_rate=1.0, **_simulator(cell.case))
@@ -113,14 +105,13 @@ async def _turns(cell: PathCell, *ways: Way) -> list[_Turn]:
             simulator.faults.add(*faults_of(cell.case, cell.position, subject))
             settings = wired_settings(simulator, cell.wire, Path(folder), **_settings(cell.case, subject))
             async with Runtime(settings, environ={}) as runtime, AdvisorAgent(runtime=runtime) as advisor:
-                work = [_turn(advisor, runtime, way) for way in ways]
                 if clock is None:
-                    return await asyncio.gather(*work)
-                await use_up_limits(simulator, runtime.gateway, subject.model)
-                if ways == ("always",):
-                    return await asyncio.gather(*work)
-                *turns, _ = await asyncio.gather(*work, refill(simulator, clock))
-                return [turn for turn in turns if isinstance(turn, _Turn)]
+                    always, once = await asyncio.gather(*(_turn(advisor, runtime, way) for way in _WAYS))
+                else:
+                    await use_up_limits(simulator, runtime.gateway, subject.model)
+                    always = await _turn(advisor, runtime, "always")
+                    once, _ = await asyncio.gather(_turn(advisor, runtime, "once"), refill(simulator, clock))
+    return PathObservation(_outcome(always, once), always.broken_rules + once.broken_rules)
 
 
 def _simulator(case: Case) -> dict[str, Any]:

@@ -113,11 +113,10 @@ async def warm(subject: Subject) -> None:
 async def observe(cell: Cell) -> Observation:
     """Return what becomes of the calls of a cell."""
     await warm(cell.subject)
-    if cell.case.limited:
-        # Limits are shared by all calls of a key, so that each call needs a provider of its own.
-        always, once, fallback = await asyncio.gather(*(_limited(cell, way) for way in ("always", "once", "fallback")))
-    else:
-        async with _place(cell) as place:
+    async with _place(cell) as place:
+        if place.clock is not None:
+            always, once, fallback = await _limited(place, place.clock, cell)
+        else:
             always, once, fallback = await asyncio.gather(
                 *(_call(place, cell, way) for way in ("always", "once", "fallback"))
             )
@@ -152,15 +151,14 @@ def faults_of(case: Case, position: Position, subject: Subject) -> Iterator[Faul
     yield Fault(kind="script", times=None, script=Script(text=FALLBACK_TEXT))
 
 
-async def _limited(cell: Cell, way: Way) -> Run:
+async def _limited(place: _Place, clock: ManualClock, cell: Cell) -> tuple[Run, Run, Run]:
+    """Make the calls while no time passes at the provider; it only passes for the second one, once it was refused."""
     native = next(each for each in SUBJECTS if each.transport == "native" and each.wire == cell.subject.wire)
-    async with _place(cell) as place:
-        async with open_gateway(native, place.simulator.base_url) as others:
-            await use_up_limits(place.simulator, others, cell.subject.model)
-        if way != "once" or place.clock is None:
-            return await _call(place, cell, way)
-        run, _ = await asyncio.gather(_call(place, cell, way), refill(place.simulator, place.clock))
-        return run
+    async with open_gateway(native, place.simulator.base_url) as others:
+        await use_up_limits(place.simulator, others, cell.subject.model)
+    always, fallback = await asyncio.gather(_call(place, cell, "always"), _call(place, cell, "fallback"))
+    once, _ = await asyncio.gather(_call(place, cell, "once"), refill(place.simulator, clock))
+    return always, once, fallback
 
 
 async def use_up_limits(simulator: ProviderSimulator, gateway: ModelGateway, model: str) -> None:
@@ -173,11 +171,16 @@ async def use_up_limits(simulator: ProviderSimulator, gateway: ModelGateway, mod
 
 
 async def refill(simulator: ProviderSimulator, clock: ManualClock) -> None:
-    """Let the time pass that fills the limits again, once a request was refused."""
+    """Wait until one more request is refused, then let the time pass that fills the limits again."""
+    before = _refused(simulator)
     async with asyncio.timeout(10):
-        while not any(request.status == 429 for request in simulator.requests):  # noqa: ASYNC110 - the log is polled
+        while _refused(simulator) == before:  # noqa: ASYNC110 - the simulator's log is what is polled
             await asyncio.sleep(0.005)
     clock.advance(_REFILL_SECONDS)
+
+
+def _refused(simulator: ProviderSimulator) -> int:
+    return sum(request.status == 429 for request in simulator.requests)
 
 
 async def _call(place: _Place, cell: Cell, way: Way) -> Run:
