@@ -163,29 +163,32 @@ async def hold_consultations(
     )
 
 
-def allowed(held: Held, *, best: bool) -> list[int]:
+def allowed(held: Held, *, best_breakpoints: bool = False, own_keys: bool = True) -> list[int]:
     """Return how many tokens each call may read, in the order of the log.
 
     Args:
         held: The consultations.
-        best: With the best breakpoints and the fewest keys instead of those that were sent.
+        best_breakpoints: With the best breakpoints instead of those that were sent.
+        own_keys: With the keys that were sent instead of the fewest.
     """
     found = [0] * len(held.log)
     for model in dict.fromkeys(call.model for call in held.log):
         places = [place for place, call in enumerate(held.log) if call.model == model]
         requests: Sequence[LoggedRequest] = [held.log[place].request for place in places]
-        if best:
-            requests = [best_marks(request) for request in fewest_keys(requests)]
-        rules = _rules(model, held.framing, best=best)
+        if not own_keys:
+            requests = fewest_keys(requests)
+        if best_breakpoints:
+            requests = [best_marks(request) for request in requests]
+        rules = _rules(model, held.framing, any_distance=best_breakpoints)
         for place, request in zip(places, requests, strict=True):
             found[place] = rules.ask(request).read
     return found
 
 
-def _rules(model: str, framing: int, *, best: bool) -> Rules:
+def _rules(model: str, framing: int, *, any_distance: bool) -> Rules:
     minimum = MINIMUM[model]
     if model.startswith("claude"):
-        return AnthropicRules(minimum, positions=float("inf")) if best else AnthropicRules(minimum)
+        return AnthropicRules(minimum, positions=float("inf")) if any_distance else AnthropicRules(minimum)
     if model.startswith("gpt-6"):
         return BreakpointRules(minimum)
     return PrefixRules(minimum, tokens=split_tokens, framing=framing)
@@ -213,7 +216,7 @@ def shares(held: Held) -> Shares:
     Raises:
         ValueError: a call read more than the rules allow, so that the rules are read wrongly.
     """
-    sent, best = allowed(held, best=False), allowed(held, best=True)
+    sent, best = allowed(held), allowed(held, best_breakpoints=True, own_keys=False)
     for call, may in zip(held.log, sent, strict=True):
         if call.read > may:
             raise ValueError(

@@ -26,7 +26,8 @@ async def test_consultations_read_what_the_rules_allow_and_pay_less(
     cached = await hold_consultations(provider, regime, customers, TURNS, cached=True)
     assert len(cached.log) == 2 * CUSTOMERS * TURNS
     assert all(2_000 <= sum(call.parts[:2]) <= 4_000 for call in cached.log)
-    assert [call.read for call in cached.log] == allowed(cached, best=False)
+    read = [call.read for call in cached.log]
+    assert read == allowed(cached) == allowed(cached, best_breakpoints=True)
     assert shares(cached).of_allowed == 100.0
     later = cached.log[2 * CUSTOMERS :]
     step = 128 if regime.name == "OpenAI, automatic" else 1
