@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from guidance_agent.errors import FileWriteError, MidStreamError
 from guidance_agent.llm import ModelGateway, ModelStream, collect, partial_text, rechunk, to_file, with_callbacks
 from guidance_agent.llm.messages import ModelCall, ModelRequest
-from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
+from guidance_agent.provider_simulator import Fault, ProviderSimulator, ProviderSimulatorProcess, Script
+from guidance_agent.settings import Settings
 
 Ask = Callable[..., ModelRequest]
 
@@ -163,6 +165,32 @@ async def test_a_stream_that_is_closed_under_its_reader_is_not_taken_for_an_answ
     await stream.aclose()
     with pytest.raises(MidStreamError, match="closed before"):
         await task
+
+
+@pytest.fixture(scope="module")
+def far() -> Iterator[ProviderSimulatorProcess]:
+    with ProviderSimulatorProcess(["--any-model", "--instant", "--no-bodies"]) as running:
+        yield running
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+async def test_no_socket_to_the_provider_is_left_open(wrapper: str, far: ProviderSimulatorProcess, ask: Ask) -> None:
+    """Seen from this side: by the connections that the operating system lists for this process."""
+    port = int(far.base_url.rpartition(":")[2])
+
+    def sockets() -> int:
+        return sum(open.raddr[1:] == (port,) for open in psutil.Process().net_connections("tcp") if open.raddr)
+
+    environ = {"ANTHROPIC_API_KEY": "sk-ant-1234", "ANTHROPIC_BASE_URL": far.base_url}
+    async with ModelGateway(Settings.load(), environ=environ) as gateway:
+        stream = WRAPPERS[wrapper](gateway.stream(ask("anthropic/script-6000x10", max_tokens=60_000)))
+        await anext(stream)
+        assert sockets() == 1
+        async for _ in stream:
+            break
+        del stream
+        gc.collect()
+        await until(lambda: sockets() == 0, seconds=0.5)
 
 
 @pytest.mark.parametrize("wrapper", ["watched", "words", "words without a task"])
