@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import advisor_path, caching, kills, latency, model_door, pages, peers, retrieval, startup
+from benchmarks import advisor_path, caching, kills, latency, model_door, pages, peers, resume, retrieval, startup
 
 GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "startup": startup.run,
@@ -29,6 +29,7 @@ GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "caching": caching.run,
     "peers": peers.run,
     "kills": kills.run,
+    "resume": resume.run,
 }
 NOTES: dict[str, Callable[[], str]] = {"peers": peers.versions, "kills": kills.conditions}
 """What belongs under the tables of a group on its page, besides when and where they were measured."""
