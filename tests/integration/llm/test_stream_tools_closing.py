@@ -33,6 +33,11 @@ async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
         await asyncio.sleep(0.005)
 
 
+async def nothing_is_being_closed() -> None:
+    """Wait until the event loop has ended what it does for forgotten generators."""
+    await until(lambda: not any("stream-pump" in str(task) or "athrow" in str(task) for task in asyncio.all_tasks()))
+
+
 async def generated(stream: ModelStream) -> AsyncIterator[str]:
     """Somebody's own generator, as the advisor's text is one."""
     async with stream:
@@ -145,6 +150,7 @@ async def test_leaving_a_wrapped_stream_closes_the_providers_socket_within_half_
     await until(lambda: simulator.requests[-1].client_closed_at is not None and len(calls) > 0, seconds=0.5)
     [call] = calls
     assert call.outcome in ("closed_early", "cancelled")
+    await nothing_is_being_closed()
 
 
 READERS: Mapping[str, Callable[[ModelStream, Path], Awaitable[object]]] = {
@@ -191,6 +197,7 @@ async def test_no_socket_to_the_provider_is_left_open(wrapper: str, far: Provide
         del stream
         gc.collect()
         await until(lambda: sockets() == 0, seconds=0.5)
+        await nothing_is_being_closed()
 
 
 @pytest.mark.parametrize("wrapper", ["watched", "words", "words without a task"])

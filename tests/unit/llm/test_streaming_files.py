@@ -383,6 +383,26 @@ async def test_no_thread_is_left_behind(target: Path) -> None:
             await asyncio.sleep(0.005)
 
 
+async def test_the_text_is_on_disk_before_the_file_has_its_name(
+    target: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(file: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else f"{os.fstat(file).st_size} bytes")
+        fsync(file)
+
+    def watched_replace(old: Path, new: Path) -> None:
+        done.append("name")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    await to_file(Source("one ", "two"), target)
+    assert done == ["7 bytes", "name", "folder"]
+
+
 def test_a_killed_process_leaves_the_text_and_no_lock(target: Path, part: Path) -> None:
     program = f"""
 import asyncio, sys

@@ -235,6 +235,9 @@ async def test_a_stream_that_is_forgotten_closes_its_source(mode: dict[str, Any]
         async with asyncio.timeout(0.5):
             while not source.closed:  # noqa: ASYNC110 - the source is what is polled
                 await asyncio.sleep(0.001)
+        async with asyncio.timeout(5):
+            while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - the loop's own tasks are what is polled
+                await asyncio.sleep(0.001)
 
 
 async def test_a_stream_that_was_never_read_closes_its_source() -> None:
