@@ -23,7 +23,8 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from benchmarks.model_door import KEY, WIRES, Bench, drain, print_table, row
+from benchmarks.model_door import KEY, WIRES, Bench, drain, row
+from benchmarks.pages import tables
 from benchmarks.rows import Row
 from guidance_agent import AdvisorAgent, CustomerProfile, Runtime, Settings
 from guidance_agent.llm.gateway import ModelGateway
@@ -246,7 +247,7 @@ def main() -> None:
     options = parser.parse_args()
     wires = WIRES if options.wire == "both" else (options.wire,)
     databases = DATABASES if options.database == "both" else (options.database,)
-    print_table(run(quick=options.quick, wires=wires, databases=databases))
+    print(tables(run(quick=options.quick, wires=wires, databases=databases)))
 
 
 if __name__ == "__main__":
