@@ -18,13 +18,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import advisor_path, caching, kills, latency, model_door, pages, peers, resume, retrieval, startup
+from benchmarks import (
+    advisor_path,
+    caching,
+    journal,
+    kills,
+    latency,
+    model_door,
+    pages,
+    peers,
+    resume,
+    retrieval,
+    startup,
+    vectors,
+)
 
 GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "startup": startup.run,
     "model_door": model_door.run,
     "advisor_path": advisor_path.run,
+    "journal": journal.run,
     "retrieval": retrieval.run,
+    "vectors": vectors.run,
     "latency": latency.run,
     "caching": caching.run,
     "peers": peers.run,
