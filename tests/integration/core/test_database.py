@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from blockbuster import BlockBuster
 
 from guidance_agent.core.database import SCHEMA_REVISION, Database, database_url
 from guidance_agent.errors import ConfigurationError, DatabaseUnavailableError
@@ -59,6 +60,18 @@ async def test_a_cancelled_transaction_gives_the_write_lock_back(database: Datab
             await asyncio.wait({task})
             async with asyncio.timeout(5):
                 await other.transaction(lambda connection: _select(connection, 2))
+
+
+async def test_neither_opening_nor_using_nor_closing_blocks_the_event_loop(empty: Settings) -> None:
+    detector = BlockBuster()
+    detector.activate()
+    try:
+        async with Database(database_url(empty)) as opened:
+            assert await opened.run(functools.partial(_select, number=1)) == 1
+            assert await opened.transaction(functools.partial(_select, number=2)) == 2
+            assert await opened.submit(functools.partial(_select, number=3)) == 3
+    finally:
+        detector.deactivate()
 
 
 @on_sqlite

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from guidance_agent.core.database import KNOWN_REVISIONS, SCHEMA_REVISION, Database, database_url
-from guidance_agent.core.migrations import alembic_config, downgrade
+from guidance_agent.core.migrations import MIGRATION_LOCK, alembic_config, downgrade
 from guidance_agent.core.schema import memories, metadata
 from guidance_agent.errors import DatabaseUnavailableError, SchemaVersionError
 from guidance_agent.settings import Settings
@@ -80,6 +81,26 @@ async def test_an_older_schema_is_refused_when_it_may_not_be_migrated(empty: Set
     with pytest.raises(SchemaVersionError, match="--migrate"):
         async with Database(database_url(empty), auto_migrate=False):
             pytest.fail("an empty database was opened")
+
+
+@on_postgresql
+async def test_a_process_waits_for_another_that_migrates_for_longer_than_a_lock_may_take(
+    empty: Settings, postgres: OutsideServer
+) -> None:
+    impatient = empty.model_copy(update={"database_url": f"{empty.database_url}&options=-c%20lock_timeout%3D100ms"})
+    name = sa.make_url(empty.database_url or "").database
+    with psycopg.connect(postgres.url(name)) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+        opening = asyncio.create_task(Database(database_url(impatient)).__aenter__())
+        waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        async with asyncio.timeout(10):
+            while not await asyncio.to_thread(postgres.execute, waiting, database=name):  # noqa: ASYNC110 - polled
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert not opening.done()
+    opened = await opening
+    assert await opened.revision() == SCHEMA_REVISION
+    await opened.close()
 
 
 class Plain(NamedTuple):

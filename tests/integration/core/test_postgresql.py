@@ -150,7 +150,7 @@ async def test_no_row_of_the_ledger_is_lost_to_what_a_provider_says(database: Da
         simulated=False,
         request_id="r" * 5_000,
         error="\x00\udfff" * 1_000,
-        metadata={"turn_id": "t\x00"},
+        metadata={"turn_id": "t\x00", "consultation_id": "c" * 400},
     )
     async with Journal(database, clock, owner="o" * 500) as journal:
         UsageLedger(journal).record(odd)

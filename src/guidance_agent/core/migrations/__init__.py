@@ -9,9 +9,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
 
-__all__ = ["alembic_config", "downgrade", "upgrade"]
+__all__ = ["MIGRATION_LOCK", "alembic_config", "downgrade", "upgrade"]
 
-_POSTGRES_LOCK = 7_016_385_208
+MIGRATION_LOCK = 7_016_385_208
 """Key of the advisory lock that lets one process migrate at a time; any constant number does."""
 
 # Keeps two databases of this process from being migrated at the same time: Alembic keeps its state in globals.
@@ -43,4 +43,4 @@ def downgrade(connection: Connection, revision: str) -> None:
 
 def _lock(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRES_LOCK})")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")

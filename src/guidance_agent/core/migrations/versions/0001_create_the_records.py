@@ -81,8 +81,8 @@ def upgrade() -> None:
     op.create_table(
         "model_calls",
         sa.Column("id", sa.String(length=64), nullable=False),
-        sa.Column("turn_id", sa.String(length=64), nullable=True),
-        sa.Column("consultation_id", sa.String(length=64), nullable=True),
+        sa.Column("turn_id", sa.Text(), nullable=True),
+        sa.Column("consultation_id", sa.Text(), nullable=True),
         sa.Column("operation", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("requested_model", sa.Text(), nullable=False),
