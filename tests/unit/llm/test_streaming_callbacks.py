@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from guidance_agent import Completed, Failed, Judged, TextDelta
@@ -115,6 +115,7 @@ async def test_progress_counts_what_passed() -> None:
     assert [progress.tokens_per_second for progress in told] == [None, told[1].tokens / 1.0, told[2].tokens / 2.0]
 
 
+@settings(deadline=None)
 @given(text=st.text(min_size=1, max_size=5))
 @example(text=" ")
 def test_content_is_never_no_tokens(text: str) -> None:
@@ -186,6 +187,7 @@ async def test_no_end_is_told_of_a_stream_that_fails_or_is_left() -> None:
 # Collecting
 
 
+@settings(deadline=None)
 @given(chunks=st.lists(st.text(max_size=9), max_size=20))
 def test_a_collected_stream_is_its_whole_text(chunks: list[str]) -> None:
     async def read() -> str:

@@ -6,7 +6,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guidance_agent.llm.streaming.graphemes import LONGEST_CLUSTER, cut_near, is_cut
@@ -54,6 +54,7 @@ def cut(chunks: list[str], unit: Unit | None, size: int) -> list[str]:
     return pieces + taken(buffer)
 
 
+@settings(deadline=None)
 @given(chunks=CHUNKS, unit=st.sampled_from(UNITS), size=st.integers(1, 12))
 def test_joined_the_pieces_are_the_text_however_it_was_cut(chunks: list[str], unit: Unit | None, size: int) -> None:
     pieces = cut(chunks, unit, size)
@@ -61,6 +62,7 @@ def test_joined_the_pieces_are_the_text_however_it_was_cut(chunks: list[str], un
     assert all(pieces)
 
 
+@settings(deadline=None)
 @given(chunks=CHUNKS, flushes=st.sets(st.integers(0, 30)), size=st.integers(1, 12))
 def test_flushes_in_between_lose_nothing(chunks: list[str], flushes: set[int], size: int) -> None:
     buffer = PieceBuffer("sentences", size)
@@ -75,6 +77,7 @@ def test_flushes_in_between_lose_nothing(chunks: list[str], flushes: set[int], s
     assert out + "".join(taken(buffer)) == "".join(chunks)
 
 
+@settings(deadline=None)
 @given(text=st.text(alphabet="ab £.!?\n–é", max_size=40), unit=st.sampled_from(UNITS), size=st.integers(1, 12))
 def test_the_first_text_leaves_at_once(text: str, unit: Unit | None, size: int) -> None:
     buffer = PieceBuffer(unit, size)
@@ -83,6 +86,7 @@ def test_the_first_text_leaves_at_once(text: str, unit: Unit | None, size: int) 
     assert buffer.waiting == 0
 
 
+@settings(deadline=None)
 @given(first=st.text(max_size=3), text=WORDS, size=st.integers(1, 12))
 def test_where_the_cuts_lie_after_the_first_text_does_not_depend_on_the_chunks(
     first: str, text: str, size: int
@@ -91,6 +95,7 @@ def test_where_the_cuts_lie_after_the_first_text_does_not_depend_on_the_chunks(
         assert cut([first, text], unit, size) == cut([first, *text], unit, size)
 
 
+@settings(deadline=None)
 @given(text=st.text(alphabet="ab ", max_size=60), size=st.integers(1, 12))
 def test_pieces_of_characters_have_that_many_but_for_the_last(text: str, size: int) -> None:
     pieces = cut(["", *text], "characters", size)
@@ -174,6 +179,7 @@ def test_half_a_character_waits_for_the_other_half() -> None:
     assert taken(buffer) == ["\ud83d"]
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=30), start=st.integers(0, 5), length=st.integers(1, 10))
 def test_a_cut_lies_inside_the_text_and_after_its_start(text: str, start: int, length: int) -> None:
     place = cut_near(text, start, start + length)
@@ -181,6 +187,7 @@ def test_a_cut_lies_inside_the_text_and_after_its_start(text: str, start: int, l
         assert start < place <= len(text)
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=30))
 def test_a_mark_is_never_parted_from_its_letter(text: str) -> None:
     for place in range(1, len(text)):
@@ -191,6 +198,7 @@ def test_a_mark_is_never_parted_from_its_letter(text: str) -> None:
 # Tokens of a text that arrives in pieces
 
 
+@settings(deadline=None)
 @given(chunks=st.lists(st.text(alphabet="ab1£ .\né", max_size=40), max_size=20))
 def test_the_estimate_of_tokens_does_not_depend_on_the_cuts(chunks: list[str]) -> None:
     counter = TokenCounter()

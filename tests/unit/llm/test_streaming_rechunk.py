@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guidance_agent.errors import InputError, MidStreamError
@@ -69,6 +69,7 @@ def modes() -> pytest.MarkDecorator:
     return pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode) or "time")
 
 
+@settings(deadline=None)
 @given(chunks=st.lists(st.text(alphabet="ab .\n\u0301é", max_size=8), max_size=12), mode=st.sampled_from(MODES))
 def test_joined_it_is_the_text_of_the_stream(chunks: list[str], mode: dict[str, Any]) -> None:
     async def read() -> str:
