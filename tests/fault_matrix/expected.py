@@ -164,12 +164,6 @@ WORDY_REFUSAL = {**ending("refusal"), "before the first text": ended("refusal", 
 EXCEPTIONS: Mapping[tuple[str, str], Row] = {
     ("refusal", "native-openai"): WORDY_REFUSAL,
     ("refusal", "litellm-openai"): WORDY_REFUSAL,
-    # LiteLLM waits for the rest of what it takes for a fragment, and passes the opening of another stream over.
-    ("garbage", "litellm-anthropic"): {
-        **breaking(StreamTruncated, before=tried_again(StreamTruncated)),
-        "not streamed": MALFORMED,
-    },
-    ("another stream spliced in", "litellm-anthropic"): everywhere(COMPLETE),
     # A chunk of this format that opens an answer says nothing that its reader needs.
     ("another stream spliced in", "native-openai"): everywhere(COMPLETE),
     ("another stream spliced in", "litellm-openai"): everywhere(COMPLETE),
