@@ -45,6 +45,7 @@ GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "peers": peers.run,
     "kills": kills.run,
     "resume": resume.run,
+    "stream_tools": stream_tools.run,
 }
 NOTES: dict[str, Callable[[], str]] = {"peers": peers.versions, "kills": kills.conditions}
 """What belongs under the tables of a group on its page, besides when and where they were measured."""
