@@ -30,6 +30,7 @@ from benchmarks import (
     resume,
     retrieval,
     startup,
+    stream_tools,
     vectors,
 )
 
