@@ -74,7 +74,7 @@ CASES: tuple[Case, ...] = (
     Case(
         name="tokens per minute used up",
         stage="instead of an answer",
-        simulator={"tokens_per_minute": 1_800},
+        simulator={"tokens_per_minute": 18_000},
         settings=_TWO_ATTEMPTS,
         limited=True,
     ),

@@ -11,16 +11,13 @@ from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script, 
 from tests.conformance.subjects import SUBJECTS, Subject, open_gateway
 from tests.fault_matrix.runner import warm
 
-STATUSES = (400, 401, 402, 429, 503)
+STATUSES = (400, 401, 429, 503)
 WORDS = (
-    "invalid api key: the access token has expired, authentication failed",
-    "Incorrect API key provided. API key not valid.",
-    "rate_limit_exceeded rate_limit_error: too many requests, Please try again in 20s. 429",
-    "insufficient_quota billing_error: your credit balance is too low",
+    "Incorrect API key provided: the access token has expired, authentication failed",
+    "rate_limit_exceeded: too many requests, insufficient_quota, your credit balance is too low, try again in 20s",
     "the prompt is too long: maximum context length exceeded, too many input tokens, context_length_exceeded",
-    "overloaded_error Overloaded 529 503 server_error timeout",
-    "content_policy_violation: the model does not exist, model_not_found",
-    "No module named 'mcp': error parsing chunk, unable to get json response",
+    "Overloaded: overloaded_error, server_error, timeout, 529; the model does not exist, model_not_found",
+    "No module named 'mcp': error parsing chunk, content_policy_violation",
 )
 
 
@@ -80,7 +77,7 @@ async def test_an_error_in_a_stream_means_the_same_whatever_the_message_says(
         ProviderSimulator(SimulatorSettings.instant()) as simulator,
         open_gateway(subject, simulator.base_url) as gateway,
     ):
-        for status in (400, 429, 500, 529):
+        for status in (400, 529):
             fault = Fault(kind="error_event", status=status, after_chunks=after_chunks, script=script)
             simulator.faults.add(fault)
             plain = await error_of(gateway, subject, streamed=True)
