@@ -175,7 +175,9 @@ class Runtime:
             ) from error
         self.simulator = simulator
         provider = self.model.partition("/")[0]
-        local = ProviderSettings(base_url=simulator.base_url, api_key=SecretStr("simulator"))
+        own = self.settings.providers.get(provider, ProviderSettings())
+        address = {"base_url": simulator.base_url, "api_key": SecretStr("simulator"), "headers": {}}
+        local = own.model_copy(update=address)
         self.settings = self.settings.model_copy(update={"providers": {**self.settings.providers, provider: local}})
 
     async def _open_knowledge(self) -> None:
