@@ -31,6 +31,7 @@ from guidance_agent.llm.transports.failures import Origin, error_of_response, ma
 
 __all__ = [
     "ERROR_BODY_SECONDS",
+    "LINGER_SECONDS",
     "LONGEST_BODY",
     "LONGEST_ERROR_BODY",
     "HttpSession",
@@ -52,7 +53,9 @@ LONGEST_ERROR_BODY = 64 * 1024
 ERROR_BODY_SECONDS = 2.0
 """How long it is waited for."""
 
-_LINGER_SECONDS = 0.25
+LINGER_SECONDS = 0.25
+"""How long a body whose content is complete may take to end before its connection is given up."""
+
 _LONG_BODY = 512 * 1024
 
 
@@ -126,7 +129,7 @@ class HttpSession:
     def linger(self, response: aiohttp.ClientResponse) -> None:
         """Give a body whose content is complete a moment to end, so that its connection can be used again."""
         loop = asyncio.get_running_loop()
-        self._lingering[response] = loop.call_later(_LINGER_SECONDS, self._end_lingering, response)
+        self._lingering[response] = loop.call_later(LINGER_SECONDS, self._end_lingering, response)
 
     def _end_lingering(self, response: aiohttp.ClientResponse) -> None:
         self._lingering.pop(response).cancel()

@@ -7,24 +7,24 @@ KNOWN_DIFFERENCES from the native transports:
 
 1. A chunk costs 20 to 40 times the CPU, `read` returns one chunk at a time, and LiteLLM keeps every chunk until the
    stream is closed: memory grows with the answer.
-2. LiteLLM estimates Anthropic's reasoning tokens from the thinking when the provider does not count them.
-3. A JSON Schema for Anthropic is accompanied by a beta header that the API no longer needs.
-4. An Anthropic stream that goes wrong in the middle is judged later or not at all: data that is not JSON ends as
-   `StreamTruncated` instead of `MalformedResponseError`, since LiteLLM waits for the rest of what it takes for a
-   fragment, and the opening of another stream spliced into this one is passed over.
-5. A body that is neither an event stream nor a web page ends as `StreamTruncated`.
-6. Providers that are not named in `litellm_request` use connections of LiteLLM's own: pings are no sign of life, the
-   connect time-out is part of the first event's, LiteLLM may send a request again when no connection can be made, and
-   response headers are those that LiteLLM passes on.
-7. The first call of a process waits for the import, seconds, before its time-outs begin to run. The import has a
+2. A JSON Schema for Anthropic is accompanied by a beta header that the API no longer needs.
+3. The first call of a process waits for the import, seconds, before its time-outs begin to run. The import has a
    thread of its own, but holds the interpreter's lock for up to a few hundred milliseconds at a time.
-8. OpenAI connections are not kept for the next call after a stream.
+4. Answers in formats other than Anthropic's and OpenAI's are what LiteLLM makes of them: finish reasons, usage, and
+   what happens to data that does not follow the format. Usage that was not reported is marked estimated.
+5. Providers that are not named in `litellm_request` use connections of LiteLLM's own: pings are no sign of life, the
+   connect time-out is part of the first event's, LiteLLM may send a request again when no connection can be made,
+   response headers are those that LiteLLM passes on, and an answer of Vertex AI that is cut off between two chunks
+   passes for whole, since LiteLLM gives each of them a finish reason.
+6. Before LiteLLM asks a model of Ollama by Ollama's own protocol, it asks the server about it with a call that blocks
+   the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from guidance_agent.errors import GuidanceAgentError, TimeoutPhase
@@ -36,6 +36,7 @@ from guidance_agent.llm.transports.litellm_errors import error_of_answer, error_
 from guidance_agent.llm.transports.litellm_import import LiteLLMModules, keep_quiet, load
 from guidance_agent.llm.transports.litellm_request import Route, chat_arguments, common_arguments, route_of
 from guidance_agent.llm.transports.litellm_stream import LiteLLMStream
+from guidance_agent.llm.transports.litellm_wire import ReadWhole, read_completion, read_embeddings
 from guidance_agent.settings import Settings
 
 __all__ = ["LiteLLMTransport"]
@@ -89,8 +90,14 @@ class LiteLLMTransport:
         """Send the request without streaming and return the whole answer. Raises as `open` does."""
         modules, route = await self._prepared(call)
         arguments = chat_arguments(call, route, stream=False)
-        response, tap = await self._ask(modules, route, call, modules.litellm.acompletion, arguments, stream=False)
-        return completion_of(response, tap.origin, tap.headers or _passed_on(response), tap.said)
+        whole = None if route.wire is None else partial(read_completion, wire=route.wire)
+        response, tap = await self._ask(
+            modules, route, call, modules.litellm.acompletion, arguments, stream=False, whole=whole
+        )
+        if tap.said is not None:
+            said: RawCompletion = tap.said
+            return said
+        return completion_of(response, tap.origin, tap.headers or _passed_on(response))
 
     async def embed(self, call: PreparedCall, texts: Sequence[str], dimensions: int | None) -> RawEmbeddings:
         """Return one vector for each text. Raises as `open` does."""
@@ -103,9 +110,13 @@ class LiteLLMTransport:
             route = route._replace(client=None)
         if dimensions is not None:
             arguments["dimensions"] = dimensions
+        whole = partial(read_embeddings, expected=len(texts)) if route.client == "sdk" else None
         response, tap = await self._ask(
-            modules, route._replace(wire=None), call, modules.litellm.aembedding, arguments, stream=False
+            modules, route, call, modules.litellm.aembedding, arguments, stream=False, whole=whole
         )
+        if tap.said is not None:
+            said: RawEmbeddings = tap.said
+            return said
         rows = sorted(response.data, key=lambda row: int(row["index"]))
         if [row["index"] for row in rows] != list(range(len(texts))):
             raise malformed(tap.origin, f"holds {len(rows)} vectors for {len(texts)} texts")
@@ -142,11 +153,12 @@ class LiteLLMTransport:
         arguments: Mapping[str, Any],
         *,
         stream: bool,
+        whole: ReadWhole | None = None,
     ) -> tuple[Any, Any]:
         endpoint, limits = call.endpoint, call.timeouts
         address = route.api_base or "its usual address"
         origin = Origin(endpoint.provider, call.request.model, address, secret=endpoint.api_key)
-        tap = modules.tap.Tap(origin, limits, wire=route.wire, stream=stream)
+        tap = modules.tap.Tap(origin, limits, stream=route.wire if stream else None, whole=whole, end=route.end)
         phase: TimeoutPhase = "first_event" if stream else "turn"
         seconds = limits.first_event if stream else limits.turn
         client = self._client(route, endpoint.api_key)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from guidance_agent.llm.messages import FinishReason, ToolCall, Usage
+from guidance_agent.llm.messages import ToolCall, Usage
 from guidance_agent.llm.transports.base import RawCompletion
 from guidance_agent.llm.transports.batch import mend
 from guidance_agent.llm.transports.failures import Origin, malformed
@@ -23,6 +23,7 @@ class WireBody(Protocol):
     broken: Exception | None
     on_bytes: Callable[[], None] | None
     watch: StreamWatch | None
+    ended: bool | None
 
     async def aclose(self) -> None: ...
 
@@ -51,12 +52,8 @@ class RefusalWatch:
         await self._stream.close()
 
 
-def completion_of(
-    response: Any, origin: Origin, headers: Mapping[str, str], said: RawCompletion | None
-) -> RawCompletion:
+def completion_of(response: Any, origin: Origin, headers: Mapping[str, str]) -> RawCompletion:
     """Return a whole answer as LiteLLM's `ModelResponse` holds it.
-
-    Usage and finish reason are what the wire `said`, where that is known.
 
     Raises:
         MalformedResponseError: when it holds no answer.
@@ -66,13 +63,12 @@ def completion_of(
     choice = response.choices[0]
     message = choice.message
     refusal = (getattr(message, "provider_specific_fields", None) or {}).get("refusal")
-    if said is None and not choice.finish_reason:
+    if not choice.finish_reason:
         raise malformed(origin, "has no finish reason")
-    finish_reason: FinishReason = "refusal" if refusal else openai_finish_reason(choice.finish_reason)
     return RawCompletion(
         text=mend((message.content or "") + (refusal or "")),
-        finish_reason=finish_reason if said is None else said.finish_reason,
-        usage=usage_of(getattr(response, "usage", None)) if said is None else said.usage,
+        finish_reason="refusal" if refusal else openai_finish_reason(choice.finish_reason),
+        usage=usage_of(getattr(response, "usage", None)),
         reasoning=mend(getattr(message, "reasoning_content", None) or ""),
         tool_calls=tuple(
             ToolCall(call.id or "", call.function.name or "", mend(call.function.arguments or "{}"))

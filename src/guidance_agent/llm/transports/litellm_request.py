@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -34,6 +35,10 @@ _HTTP = frozenset(
 )
 _SDK = frozenset({"openai"})
 _OLLAMA = frozenset({"ollama", "ollama_chat"})
+# What the end of an answer looks like on the wire: LiteLLM gives some answers that are cut off a finish reason. Inside
+# the answer's own words the quotation marks would be escaped.
+_GEMINI_END = re.compile(rb'"finishReason"\s*:\s*"')
+_OPENAI_STYLE_END = re.compile(rb'"finish_reason"\s*:\s*"')
 _DECIDED = ("max_completion_tokens", "temperature", "stop", "tools", "response_format")
 _NO_CACHE = CachePlan(caching="none")
 
@@ -47,6 +52,7 @@ class Route(NamedTuple):
         api_base: The address.
         client: The kind of client that LiteLLM can be given.
         wire: The wire format of the answers, where it is one of ours.
+        end: What the end of an answer in another format looks like, where that is known.
     """
 
     provider: str
@@ -54,6 +60,7 @@ class Route(NamedTuple):
     api_base: str | None
     client: str | None
     wire: WireName | None
+    end: re.Pattern[bytes] | None
 
 
 def route_of(call: PreparedCall, known_providers: Collection[str]) -> Route:
@@ -79,7 +86,10 @@ def route_of(call: PreparedCall, known_providers: Collection[str]) -> Route:
     wire: WireName | None = None
     if provider in ("anthropic", "openai") and client is not None:
         wire = "anthropic" if provider == "anthropic" else "openai"
-    return Route(provider, f"{provider}/{call.model_id}", base, client, wire)
+    end = None
+    if wire is None and client == "http" and provider not in _OLLAMA:
+        end = _GEMINI_END if provider == "gemini" else _OPENAI_STYLE_END
+    return Route(provider, f"{provider}/{call.model_id}", base, client, wire, end)
 
 
 def chat_arguments(call: PreparedCall, route: Route, *, stream: bool) -> dict[str, Any]:

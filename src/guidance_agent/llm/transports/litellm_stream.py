@@ -160,11 +160,13 @@ class LiteLLMStream:
             return self._watch.failure
         if body is not None and body.broken is not None:
             return connection_lost(self._origin, body.broken)
-        if self._watch is not None or not self._said_why():
+        if self._watch is not None or not self._said_why(body):
             return truncated(self._origin)
         return None
 
-    def _said_why(self) -> bool:
+    def _said_why(self, body: WireBody | None) -> bool:
+        if body is not None and body.ended is not None:
+            return body.ended
         wrapper = self._wrapper
         return wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None
 

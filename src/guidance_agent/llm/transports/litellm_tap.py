@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -32,10 +33,10 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, get_ssl_configuration
 
 from guidance_agent.errors import ModelError, ProviderUnreachableError
-from guidance_agent.llm.transports.base import RawCompletion
 from guidance_agent.llm.transports.failures import Origin, error_of_response, malformed, request_id_of
 from guidance_agent.llm.transports.http import (
     ERROR_BODY_SECONDS,
+    LINGER_SECONDS,
     LONGEST_BODY,
     LONGEST_ERROR_BODY,
     connection_lost,
@@ -43,13 +44,13 @@ from guidance_agent.llm.transports.http import (
     raise_timeout,
     take_buffered,
 )
-from guidance_agent.llm.transports.litellm_wire import StreamWatch, WireName, read_whole, unpacker
+from guidance_agent.llm.transports.litellm_wire import ReadWhole, StreamWatch, Whole, WireName, unpacker
 from guidance_agent.settings import TimeoutSettings
 
 __all__ = ["Clients", "Tap", "TappedBody"]
 
 _TAIL_BYTES = 4096
-_DRAIN_SECONDS = 0.05
+_LONGEST_END = 64
 _SETTLE_SECONDS = 2.0
 # Tasks that LiteLLM starts at the end of an answer and nobody owns.
 _AFTERMATH = ("Logging.", "CustomStreamWrapper.")
@@ -66,8 +67,9 @@ class Tap:
     Args:
         origin: The call, for error messages.
         timeouts: Its limits.
-        wire: The wire format of the answer, if it is one of ours.
-        stream: Whether the answer is streamed.
+        stream: The wire format of an answer that is streamed, if it is one of ours.
+        whole: Reads an answer that is not streamed, if it is in a wire format of ours.
+        end: What the end of an answer that is streamed in another format looks like, if that is known.
 
     Attributes:
         failure: The error that the call ends with, decided by status or connection; LiteLLM's own is then ignored.
@@ -77,16 +79,23 @@ class Tap:
     """
 
     def __init__(
-        self, origin: Origin, timeouts: TimeoutSettings, *, wire: WireName | None = None, stream: bool = False
+        self,
+        origin: Origin,
+        timeouts: TimeoutSettings,
+        *,
+        stream: WireName | None = None,
+        whole: ReadWhole | None = None,
+        end: re.Pattern[bytes] | None = None,
     ) -> None:
         self.origin = origin
         self.timeouts = timeouts
         self.failure: ModelError | None = None
         self.headers: Mapping[str, str] = {}
         self.body: TappedBody | None = None
-        self.said: RawCompletion | None = None
-        self._wire = wire
+        self.said: Whole | None = None
         self._stream = stream
+        self._whole = whole
+        self._end = end
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -102,7 +111,7 @@ class Tap:
         self.origin = replace(self.origin, request_id=request_id_of(self.headers))
         if not isinstance(response.stream, httpx.AsyncByteStream):
             return
-        self.body = body = TappedBody(response.stream, self.headers.get("content-encoding", ""))
+        self.body = body = TappedBody(response.stream, self.headers.get("content-encoding", ""), self._end)
         response.stream = body
         if body.readable:
             # What is read from here on is unpacked.
@@ -118,17 +127,17 @@ class Tap:
             self.failure = malformed(
                 self.origin, f"is packed as {self.headers['content-encoding']!r}, which is unknown"
             )
-        elif self._wire is not None and self._stream:
-            body.watch = StreamWatch(self._wire, self.origin, self.headers.get("content-type", ""))
-        elif self._wire is not None:
-            await self._read_whole(body, self._wire)
+        elif self._stream is not None:
+            body.watch = StreamWatch(self._stream, self.origin, self.headers.get("content-type", ""))
+        elif self._whole is not None:
+            await self._read_whole(body, self._whole)
         elif self.headers.get("content-type", "").startswith("text/html"):
             # LiteLLM would take a web page for an answer without words.
             self.failure = malformed(self.origin, "is a web page")
         if self.failure is not None:
             await body.end()
 
-    async def _read_whole(self, body: TappedBody, wire: WireName) -> None:
+    async def _read_whole(self, body: TappedBody, read: ReadWhole) -> None:
         await body.start(LONGEST_BODY)
         if body.broken is not None:
             self.failure = connection_lost(self.origin, body.broken)
@@ -136,7 +145,7 @@ class Tap:
             self.failure = malformed(self.origin, f"is longer than {LONGEST_BODY} bytes")
         else:
             try:
-                self.said, body.started = read_whole(wire, body.started, self.headers, self.origin)
+                self.said, body.started = read(body.started, self.headers, self.origin)
             except ModelError as error:
                 self.failure = error
 
@@ -151,9 +160,10 @@ class TappedBody(httpx.AsyncByteStream):
         broken: What broke the connection, if something did.
         on_bytes: Called whenever bytes arrive.
         watch: Reads a stream before LiteLLM does, which then gets what the watch writes.
+        ended: Whether the end of an answer in another format was there; None where that is not known.
     """
 
-    def __init__(self, inner: httpx.AsyncByteStream, encoding: str) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, encoding: str, end: re.Pattern[bytes] | None) -> None:
         self.started = b""
         self.tail = b""
         self.broken: Exception | None = None
@@ -162,6 +172,8 @@ class TappedBody(httpx.AsyncByteStream):
         self._inner = inner
         self._unpack = unpacker(encoding.strip().lower())
         self.readable = self._unpack is not None or encoding in ("", "identity")
+        self._end = end if self.readable else None
+        self.ended = None if self._end is None else False
 
     async def start(self, limit: int) -> None:
         """Read at most about `limit` bytes now; whoever reads the body later gets them again, and no more."""
@@ -191,6 +203,8 @@ class TappedBody(httpx.AsyncByteStream):
         pieces = self._pieces()
         if self.watch is None:
             async for piece in pieces:
+                if self._end is not None and self._end.search(self.tail[-_LONGEST_END:] + piece):
+                    self.ended = True
                 self.tail = (self.tail + piece)[-_TAIL_BYTES:]
                 yield piece
             return
@@ -216,7 +230,7 @@ class TappedBody(httpx.AsyncByteStream):
     async def _drain(self, pieces: AsyncIterator[bytes]) -> None:
         """Give a body whose content is complete a moment to end, so that its connection can be used again."""
         with contextlib.suppress(TimeoutError, httpx.HTTPError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
+            async with asyncio.timeout(LINGER_SECONDS):
                 async for _ in pieces:
                     pass
 

@@ -3,7 +3,8 @@
 LiteLLM calls an answer complete whenever its body ends, invents usage and finish reasons, waits for the rest of what it
 cannot parse, and splits lines where JSON does not end. So the readers of the native transports read such an answer
 first: errors, usage, finish reason and completeness are what they say, and LiteLLM gets the events they understood, one
-line each, in ASCII, with usage that it can count. What LiteLLM adds is its translation of words and tool calls.
+line each, in ASCII, with usage that it can count. The words and tool calls of a stream are LiteLLM's; an answer that is
+not streamed is what was read here.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from guidance_agent.errors import ModelError
 from guidance_agent.llm.messages import FinishReason, Usage
 from guidance_agent.llm.transports.anthropic import anthropic_completion
 from guidance_agent.llm.transports.anthropic_reader import AnthropicReader
-from guidance_agent.llm.transports.base import RawCompletion
+from guidance_agent.llm.transports.base import RawCompletion, RawEmbeddings
 from guidance_agent.llm.transports.batch import count, load_object
 from guidance_agent.llm.transports.failures import Origin, malformed
 from guidance_agent.llm.transports.native import WireReader
-from guidance_agent.llm.transports.openai import openai_completion
+from guidance_agent.llm.transports.openai import openai_completion, openai_embeddings
 from guidance_agent.llm.transports.openai_reader import OpenAIReader
 from guidance_agent.llm.transports.sse import EventTooLong, SseReader, looks_like_events
 
-__all__ = ["StreamWatch", "WireName", "read_whole", "unpacker"]
+__all__ = ["ReadWhole", "StreamWatch", "Whole", "WireName", "read_completion", "read_embeddings", "unpacker"]
 
 WireName = Literal["anthropic", "openai"]
+Whole = RawCompletion | RawEmbeddings
 
 _READERS: Mapping[WireName, Callable[[Origin], WireReader]] = {"anthropic": AnthropicReader, "openai": OpenAIReader}
 _COMPLETIONS = {"anthropic": anthropic_completion, "openai": openai_completion}
@@ -169,20 +171,41 @@ def _countable(usage: object, wire: WireName) -> dict[str, int]:
     return {name: count(found.get(name)) or 0 for name in _COUNTS[wire]}
 
 
-def read_whole(wire: WireName, body: bytes, headers: Mapping[str, str], origin: Origin) -> tuple[RawCompletion, bytes]:
-    """Return what an answer that is not streamed says, and the body that LiteLLM is to be given.
+class ReadWhole(Protocol):
+    """Reads the body of an answer that is not streamed.
 
-    Raises:
-        MidStreamError: when it is an error object.
-        MalformedResponseError: when it is no answer.
+    It returns what the body says and the body that LiteLLM is to be given, and raises the `ModelError` that a body
+    which says nothing means.
     """
-    try:
-        answer = load_object(body)
-    except ValueError as error:
-        raise malformed(origin, f"begins with {body[:200]!r} ({error})") from error
+
+    def __call__(self, body: bytes, headers: Mapping[str, str], origin: Origin) -> tuple[Whole, bytes]: ...
+
+
+def read_completion(
+    body: bytes, headers: Mapping[str, str], origin: Origin, *, wire: WireName
+) -> tuple[RawCompletion, bytes]:
+    """Read a whole answer. See `ReadWhole`."""
+    answer = _object(body, origin)
     said = _COMPLETIONS[wire](answer, headers, origin)
     answer["usage"] = _countable(answer.get("usage"), wire)
     return said, json.dumps(answer).encode("ascii")
+
+
+def read_embeddings(
+    body: bytes, headers: Mapping[str, str], origin: Origin, *, expected: int
+) -> tuple[RawEmbeddings, bytes]:
+    """Read OpenAI's vectors for so many texts. See `ReadWhole`."""
+    answer = _object(body, origin)
+    said = openai_embeddings(answer, headers, origin, expected)
+    answer["usage"] = _countable(answer.get("usage"), "openai")
+    return said, json.dumps(answer).encode("ascii")
+
+
+def _object(body: bytes, origin: Origin) -> dict[str, Any]:
+    try:
+        return load_object(body)
+    except ValueError as error:
+        raise malformed(origin, f"begins with {body[:200]!r} ({error})") from error
 
 
 def unpacker(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:

@@ -21,7 +21,7 @@ from guidance_agent.llm.transports.openai_reader import (
 )
 from guidance_agent.settings import Settings
 
-__all__ = ["OpenAITransport", "openai_completion", "openai_headers"]
+__all__ = ["OpenAITransport", "openai_completion", "openai_embeddings", "openai_headers"]
 
 
 class OpenAITransport:
@@ -53,14 +53,7 @@ class OpenAITransport:
         if dimensions is not None:
             body["dimensions"] = dimensions
         answer, headers, origin = await self._http.post_json(call, "/embeddings", openai_headers(call), body)
-        try:
-            vectors = _vectors(answer, origin, len(texts))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise malformed(origin, f"is not a list of embeddings ({type(error).__name__}: {error})") from error
-        usage = answer.get("usage")
-        if isinstance(usage, dict):
-            usage = openai_usage({"completion_tokens": 0, **usage})
-        return RawEmbeddings(vectors=vectors, usage=usage, headers=headers, request_id=origin.request_id)
+        return openai_embeddings(answer, headers, origin, len(texts))
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -106,6 +99,24 @@ def _completion(answer: Mapping[str, Any], headers: Mapping[str, str], request_i
         headers=headers,
         request_id=request_id,
     )
+
+
+def openai_embeddings(
+    answer: Mapping[str, Any], headers: Mapping[str, str], origin: Origin, expected: int
+) -> RawEmbeddings:
+    """Return the vectors of a list of embeddings, which must be one for each of the `expected` texts.
+
+    Raises:
+        MalformedResponseError: when it is no such list.
+    """
+    try:
+        vectors = _vectors(answer, origin, expected)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise malformed(origin, f"is not a list of embeddings ({type(error).__name__}: {error})") from error
+    usage = answer.get("usage")
+    if isinstance(usage, dict):
+        usage = openai_usage({"completion_tokens": 0, **usage})
+    return RawEmbeddings(vectors=vectors, usage=usage, headers=headers, request_id=origin.request_id)
 
 
 def _vectors(answer: Mapping[str, Any], origin: Origin, expected: int) -> list[list[float]]:
