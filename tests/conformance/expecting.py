@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
-from tests.conformance.exceptions import exception_of
-from tests.conformance.observing import Observed
+from tests.conformance.exceptions import case_of, exception_of
 from tests.conformance.subjects import Subject
 
 __all__ = ["Expect"]
@@ -21,17 +18,16 @@ class Expect:
 
     def __init__(self, request: pytest.FixtureRequest, subject: Subject) -> None:
         feature = request.node.originalname.removeprefix("test_")
-        parts: Sequence[str] = request.node.callspec.id.split("-") if hasattr(request.node, "callspec") else ()
-        case = "-".join(parts).replace(str(subject), "").strip("-")
-        self.exception = exception_of(feature, str(subject), case)
+        self.exception = exception_of(feature, str(subject), case_of(request.node.callspec.id, str(subject)))
         self.asserted = False
 
-    def __call__(self, seen: Observed, **promised: object) -> None:
+    def __call__(self, seen: object, **promised: object) -> None:
         found = {name: getattr(seen, name) for name in promised}
+        failure = getattr(seen, "failure", None)
         if self.exception is None:
-            assert found == promised, f"{seen.failure}"
+            assert found == promised, f"{failure}"
             return
         self.asserted = True
         assert found != promised, "The exception has gone: delete it from exceptions.py and from KNOWN_DIFFERENCES."
         instead = {name: getattr(seen, name) for name in self.exception.instead}
-        assert instead == self.exception.instead, f"the exception happens in another way: {seen.failure}"
+        assert instead == self.exception.instead, f"the exception happens in another way: {failure}"

@@ -25,10 +25,9 @@ _SAID: Mapping[str, Said] = {
     "thinking": Said(thinking=_THINKING, text=_TEXT[:2]),
     "tools": Said(text=_TEXT[1:3], tools=(_FIRST, _SECOND)),
     "refusal": Said(text=_TEXT[:1], refusal=("I cannot ", "help – 🙏.")),
-    "cut short": Said(text=_TEXT[:3], finish=None),
 }
 
-SPECIMENS = (*_SAID, "escaped", "noise", "error", "truncated", "no last blank line")
+SPECIMENS = (*_SAID, "cut short", "escaped", "noise", "error", "truncated", "no last blank line")
 """Names of the specimens."""
 
 
@@ -36,6 +35,9 @@ def specimen(name: str, wire: WireFormat) -> bytes:
     """Return the body of a specimen."""
     if name in _SAID:
         return body_of(wire.events(_SAID[name]))
+    if name == "cut short":
+        word = next(word for word, meaning in wire.finish_reasons.items() if meaning == "length")
+        return body_of(wire.events(Said(text=_TEXT[:3], finish=word)))
     events = wire.events(Said(text=("a bank \ue000", "\ue001 here", *_TEXT[:3])))
     whole = body_of(events)
     if name == "escaped":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
+from blockbuster import BlockBuster
 
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.messages import Message
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
+from tests.conformance.byte_server import CHUNKED, LAST_CHUNK, chunk
 from tests.conformance.expecting import Expect
 from tests.conformance.observing import observe, observe_whole
 from tests.conformance.serving import Door, Served
@@ -83,6 +86,31 @@ async def test_the_providers_pieces_are_counted(
     assert stream.timing.chunks == 4
 
 
+async def test_all_that_arrived_together_is_read_together(served: Served, expect: Expect) -> None:
+    events = served.wire.events(Said(text=("word ",) * 200))
+    stream = await served.play(CHUNKED, chunk(body_of(events)), LAST_CHUNK, "keep")
+    reads = 0
+    while await stream.read() is not None:
+        reads += 1
+    assert stream.text_length == 1_000
+    expect(SimpleNamespace(together=reads < 10), together=True)
+
+
+async def test_a_long_answer_does_not_block_the_event_loop(served: Served) -> None:
+    body = body_of(served.wire.events(Said(text=("word ",) * 50)))
+    whole = json.dumps(served.wire.whole(Said(text=("word ",) * 50))).encode()
+    for detector in (None, BlockBuster()):
+        # The first round is for what is imported and opened only once.
+        if detector is not None:
+            detector.activate()
+        try:
+            assert (await served.streamed(body)).error is None
+            assert (await served.whole(whole)).error is None
+        finally:
+            if detector is not None:
+                detector.deactivate()
+
+
 async def test_request_id_and_response_headers_are_known(
     gateway: ModelGateway, door: Door, simulator: ProviderSimulator
 ) -> None:
@@ -128,9 +156,9 @@ async def test_many_answers_at_a_time_do_not_mix(
     simulator.faults.add(
         *(
             Fault(kind="script", contains=f"number {number}.", script=Script(text=f"answer {number}. " * 20))
-            for number in range(10)
+            for number in range(20)
         )
     )
-    requests = [door.ask(messages=(Message("user", f"number {number}."),)) for number in range(10)]
+    requests = [door.ask(messages=(Message("user", f"number {number}."),)) for number in range(20)]
     seen = await asyncio.gather(*(observe(gateway.stream(request)) for request in requests))
-    assert [each.text for each in seen] == [f"answer {number}. " * 20 for number in range(10)]
+    assert [each.text for each in seen] == [f"answer {number}. " * 20 for number in range(20)]

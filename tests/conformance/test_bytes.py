@@ -16,16 +16,19 @@ from guidance_agent.errors import MalformedResponseError, MidStreamError
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, SimulatorSettings
 from tests.conformance.byte_server import CHUNKED, LAST_CHUNK, chunk, head
 from tests.conformance.expecting import Expect
+from tests.conformance.invariance import tally
 from tests.conformance.observing import observe
 from tests.conformance.serving import Door, Served
 from tests.conformance.specimens import SPECIMENS, specimen
 from tests.conformance.splitting import SPLITS, split
-from tests.conformance.subjects import SUBJECTS, Wire
+from tests.conformance.subjects import SUBJECTS, Subject, Wire
 from tests.conformance.wires import USAGE, Said, body_of, text_of
 
 PIECES = ("£5 ", "naïve – ", "🏦", "e\u0301")
 WORDS = "".join(PIECES)
 ONLY_ANTHROPIC = [subject for subject in SUBJECTS if subject.wire == "anthropic"]
+ONLY_NATIVE = [subject for subject in SUBJECTS if subject.transport == "native"]
+on_native = pytest.mark.parametrize("subject", ONLY_NATIVE, ids=str, indirect=True)
 on_anthropic = pytest.mark.parametrize("subject", ONLY_ANTHROPIC, ids=str, indirect=True)
 
 
@@ -44,6 +47,13 @@ async def test_an_answer_is_the_same_however_it_is_split(way: str, name: str, se
     body = specimen(name, served.wire)
     whole = await served.streamed(body)
     assert whole == await served.streamed(*split(body, way, random.Random(name)), apart=True)
+
+
+@on_native
+async def test_hundreds_of_random_splits_are_read_the_same(subject: Subject) -> None:
+    found = await tally(subject.wire, 500)
+    assert [way for way, counted in found.items() if counted.different] == []
+    assert sum(counted.splits for counted in found.values()) == 500
 
 
 @settings(

@@ -257,6 +257,8 @@ async def test_a_cancel_before_the_first_event_closes_the_socket(script: tuple[o
         await task
     await served.client_leaves(CLOSED_WITHIN)
     assert [call.outcome for call in served.door.calls] == ["cancelled"]
+    seen = await served.streamed(body_of(served.wire.events(Said(text=("Hello.",)))))
+    assert (seen.text, seen.finish, seen.error) == ("Hello.", "stop", None)
 
 
 @before_the_first_event
@@ -319,9 +321,11 @@ async def test_many_answers_at_a_time_all_close(served: Served) -> None:
     await until(lambda: served.server.clients_left == 10, seconds=CLOSED_WITHIN)
 
 
-async def test_an_answer_read_to_its_end_closes_nothing(served: Served, door: Door) -> None:
+async def test_connections_are_used_again_even_if_the_body_ends_late(served: Served, door: Door) -> None:
     body = body_of(served.wire.events(Said(text=("Hello.",))))
     for _ in range(3):
-        assert (await served.streamed(body)).text == "Hello."
+        seen = await observe(await served.play(CHUNKED, chunk(body), b"0\r\n", 0.02, b"\r\n", "keep"))
+        assert (seen.text, seen.error) == ("Hello.", None)
+        await asyncio.sleep(0.05)
     assert served.server.connections == 1
     assert [call.outcome for call in door.calls] == ["completed"] * 3

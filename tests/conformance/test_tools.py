@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,6 +107,13 @@ async def test_a_schema_is_sent_and_its_answer_is_json(
         assert "tools" not in body
 
 
+async def test_a_schema_needs_no_header_of_its_own(
+    gateway: ModelGateway, door: Door, simulator: ProviderSimulator, expect: Expect
+) -> None:
+    await observe(gateway.stream(door.ask(response_schema=SCHEMA)))
+    expect(SimpleNamespace(beta=simulator.requests[-1].headers.get("anthropic-beta")), beta=None)
+
+
 THINKING = ("The pot is ", "small. ", "So tax 🏦 matters.")
 
 
@@ -132,6 +140,12 @@ async def test_thinking_between_tags_is_never_text(cut: int, served: Served, exp
         finish="stop",
         error=None,
     )
+
+
+async def test_thinking_between_tags_that_is_not_streamed_is_never_text(served: Served, expect: Expect) -> None:
+    said = Said(text=("<think>She is vulnerable.</think>\n\nIt depends.",))
+    seen = await served.whole(json.dumps(served.wire.whole(said)).encode())
+    expect(seen, text="It depends.", reasoning="She is vulnerable.", finish="stop", error=None)
 
 
 async def test_thinking_before_a_tool_call_is_kept_apart(served: Served, expect: Expect) -> None:

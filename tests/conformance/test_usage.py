@@ -117,6 +117,9 @@ async def test_a_cache_write_is_followed_by_a_read_of_the_same_size(
 async def test_usage_that_is_not_reported_is_estimated_and_says_so(served: Served, expect: Expect) -> None:
     seen = await served.streamed(body_of(served.wire.events(replace(HELLO, usage={}))))
     expect(seen, text="Hello.", outcome="completed", error=None)
+    cost = served.door.calls[0].cost
+    assert cost is not None
+    assert cost.estimated
     assert seen.usage is not None
     assert seen.usage.estimated
     assert (seen.usage.input_tokens > 0, seen.usage.output_tokens > 0) == (True, True)

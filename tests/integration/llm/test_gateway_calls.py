@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
-from blockbuster import blockbuster_ctx
 
 from guidance_agent.errors import MissingKeyError, UnknownModelError
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.messages import Message, ModelCall, ModelRequest, ToolSpec
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, TransportStream
-from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
+from guidance_agent.provider_simulator import ProviderSimulator
 from guidance_agent.settings import Settings
 
 Ask = Callable[..., ModelRequest]
 OpenGateway = Callable[..., ModelGateway]
 
 TOOL = ToolSpec("figures", "Looks up figures.", {"type": "object", "properties": {"year": {"type": "integer"}}})
-
-
-async def test_a_stream_and_a_whole_answer_are_the_same(
-    gateway: ModelGateway, calls: list[ModelCall], model: str, ask: Ask
-) -> None:
-    stream = gateway.stream(ask(model))
-    streamed = "".join([delta.text async for delta in stream])
-    whole = await gateway.complete(ask(model))
-    assert whole.text == streamed
-    assert whole.usage == stream.usage
-    assert whole.finish_reason == stream.finish_reason == "stop"
-    assert [call.outcome for call in calls] == ["completed", "completed"]
 
 
 async def test_the_record_of_a_call_holds_what_it_cost_and_how_long_it_took(
@@ -91,22 +76,6 @@ async def test_a_sink_that_fails_neither_ends_the_call_nor_the_other_sinks(
     assert "disk full" in caplog.text
 
 
-async def test_reasoning_in_tags_never_reaches_the_text(
-    gateway: ModelGateway, simulator: ProviderSimulator, model: str, ask: Ask
-) -> None:
-    said = "<think>She is <b>vulnerable</b>.</think>\n\nDrawdown means taking money out bit by bit."
-    simulator.faults.script(pieces=list(said), times=2)
-    stream = gateway.stream(ask(model))
-    deltas = [delta async for delta in stream]
-    assert "".join(delta.text for delta in deltas) == "Drawdown means taking money out bit by bit."
-    assert "".join(delta.reasoning for delta in deltas) == "She is <b>vulnerable</b>."
-    whole = await gateway.complete(ask(model))
-    assert (whole.text, whole.reasoning) == (
-        "Drawdown means taking money out bit by bit.",
-        "She is <b>vulnerable</b>.",
-    )
-
-
 async def test_reasoning_whose_tag_is_never_closed_is_kept_private_and_reported(
     gateway: ModelGateway, simulator: ProviderSimulator, model: str, ask: Ask
 ) -> None:
@@ -127,61 +96,6 @@ async def test_text_that_was_held_as_a_possible_tag_comes_before_the_finish(
     assert "".join(delta.text for delta in deltas[:finish]) == "Use the <think> tag <thi"
 
 
-async def test_native_thinking_is_reasoning(gateway: ModelGateway, simulator: ProviderSimulator, ask: Ask) -> None:
-    simulator.faults.add(Fault(kind="script", script=Script(text="Answer.", reasoning="She is careful.")))
-    deltas = [delta async for delta in gateway.stream(ask("anthropic/claude-haiku-5-5"))]
-    assert "".join(delta.text for delta in deltas) == "Answer."
-    assert "".join(delta.reasoning for delta in deltas) == "She is careful."
-
-
-async def test_tool_calls_come_whole_from_both_ways_of_asking(
-    gateway: ModelGateway, simulator: ProviderSimulator, model: str, ask: Ask
-) -> None:
-    script = Script(text="Looking.", tool="figures", arguments={"year": 2026})
-    simulator.faults.add(Fault(kind="script", times=2, script=script))
-    whole = await gateway.complete(ask(model, tools=(TOOL,)))
-    assert [(call.name, call.arguments.replace(" ", "")) for call in whole.tool_calls] == [("figures", '{"year":2026}')]
-    assert whole.finish_reason == "tool_calls"
-    stream = gateway.stream(ask(model, tools=(TOOL,)))
-    pieces = [delta.tool_call async for delta in stream if delta.tool_call]
-    assert "".join(piece.arguments for piece in pieces).replace(" ", "") == '{"year":2026}'
-    assert stream.finish_reason == "tool_calls"
-
-
-async def test_usage_that_no_provider_reported_is_marked_as_estimated(
-    open_gateway: OpenGateway, byte_server: Any, ask: Ask
-) -> None:
-    byte_server.stream(
-        b'data: {"choices": [{"index": 0, "delta": {"content": "Hello there"}, "finish_reason": "stop"}]}\n\n'
-        b"data: [DONE]\n\n"
-    )
-    stream = open_gateway(byte_server.base_url).stream(ask("openai/gpt-6-luna"))
-    async for _ in stream:
-        pass
-    assert stream.usage is not None
-    assert stream.usage.estimated
-    assert stream.usage.input_tokens > 0
-    assert stream.usage.output_tokens == 3
-    assert stream.call is not None
-    assert stream.call.cost is not None
-    assert stream.call.cost.estimated
-
-
-async def test_what_a_provider_counted_before_an_early_close_is_kept_and_the_rest_estimated(
-    gateway: ModelGateway, simulator: ProviderSimulator, calls: list[ModelCall], ask: Ask
-) -> None:
-    simulator.faults.add(Fault(kind="script", script=Script(pieces=("word " * 100,) * 50, first_ms=0, interval_ms=50)))
-    async for delta in gateway.stream(ask("anthropic/claude-haiku-5-5")):
-        if delta.text:
-            break
-    await gateway.aclose()
-    [call] = calls
-    assert call.usage is not None
-    assert call.usage.estimated
-    assert call.usage.input_tokens == simulator.requests[-1].usage["input_tokens"]  # type: ignore[index]
-    assert 100 <= call.usage.output_tokens <= 300
-
-
 async def test_a_closed_gateway_makes_no_calls(gateway: ModelGateway, ask: Ask, model: str) -> None:
     await gateway.aclose()
     with pytest.raises(RuntimeError, match="closed"):
@@ -191,19 +105,6 @@ async def test_a_closed_gateway_makes_no_calls(gateway: ModelGateway, ask: Ask, 
 async def test_a_prompt_of_megabytes_is_sent(gateway: ModelGateway, ask: Ask) -> None:
     request = ask("openai/gpt-6-luna", messages=(Message("user", "What is drawdown? " * 150_000),))
     assert (await gateway.complete(request)).text
-
-
-async def test_embeddings_come_in_the_order_of_the_texts(
-    open_gateway: OpenGateway, byte_server: Any, calls: list[ModelCall]
-) -> None:
-    rows = b'[{"index": 1, "embedding": [0.5, 1]}, {"index": 0, "embedding": [0.25, 0]}]'
-    byte_server.answer(200, b'{"data": ' + rows + b', "usage": {"prompt_tokens": 4, "total_tokens": 4}}')
-    found = await open_gateway(byte_server.base_url).embed("openai/text-embedding-3-small", ["a", "b"], dimensions=2)
-    assert [list(vector) for vector in found.vectors] == [[0.25, 0.0], [0.5, 1.0]]
-    assert found.call.usage is not None
-    assert (found.call.usage.input_tokens, found.call.usage.estimated) == (4, False)
-    assert b'"dimensions":2' in byte_server.requests[0]
-    assert [call.operation for call in calls] == ["embedding"]
 
 
 async def test_a_provider_without_embeddings_says_so(gateway: ModelGateway) -> None:
@@ -283,33 +184,6 @@ async def test_a_model_without_a_native_transport_is_refused_when_only_native_is
             pytest.skip("every provider that could be asked has a native wire format")
         with pytest.raises(UnknownModelError, match="gemini"):
             await gateway.complete(ask("gemini/gemini-3.6-flash"))
-
-
-async def test_many_streams_at_once_do_not_mix(gateway: ModelGateway, simulator: ProviderSimulator, ask: Ask) -> None:
-    async def one(number: int) -> str:
-        request = ask("anthropic/claude-haiku-5-5", messages=(Message("user", f"number {number}"),))
-        return "".join([delta.text async for delta in gateway.stream(request)])
-
-    simulator.faults.add(
-        *(
-            Fault(kind="script", contains=f'number {number}"', script=Script(text=f"answer {number} " * 50))
-            for number in range(50)
-        )
-    )
-    answers = await asyncio.gather(*(one(number) for number in range(50)))
-    assert answers == [f"answer {number} " * 50 for number in range(50)]
-
-
-async def test_the_event_loop_is_never_blocked(
-    open_gateway: OpenGateway, simulator: ProviderSimulator, model: str, ask: Ask
-) -> None:
-    gateway = open_gateway(simulator.base_url)
-    with blockbuster_ctx("guidance_agent.llm"):
-        async with gateway.stream(ask(model)) as stream:
-            async for _ in stream:
-                pass
-        await gateway.complete(ask(model))
-    assert stream.call is not None
 
 
 def test_importing_the_gateway_imports_no_http_client() -> None:
