@@ -41,6 +41,8 @@ SCHEMA_REVISION = "0001"
 KNOWN_REVISIONS = ("0001",)
 
 _READERS = 4
+_READ_BESIDE_SECONDS = 0.02
+"""After so long, reads that wait for a thread that reads are sent to another one."""
 
 
 class Database:
@@ -67,6 +69,7 @@ class Database:
             self._journal = ThreadPoolExecutor(1, thread_name_prefix="database-journal")
         self._reads: list[tuple[Callable[[sa.Connection], Any], asyncio.Future[Any]]] = []
         self._reading = 0
+        self._overdue: asyncio.TimerHandle | None = None
 
     @property
     def is_sqlite(self) -> bool:
@@ -100,6 +103,8 @@ class Database:
         await self.close()
 
     async def close(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
         engine, self._engine, self._reading_engine = self._engine, None, None
         if engine is not None:
             # What still runs gives its connection back first.
@@ -110,12 +115,16 @@ class Database:
     async def run(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` with a connection for reading, in a thread.
 
-        Works that wait at the same time share a hop and a connection, so `work` should be short.
+        Works that wait at the same time share a hop and a connection: threads that read beside each other mostly wait
+        for each other. Only works that have waited for a while get a thread beside the one that reads.
         """
-        waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[T] = loop.create_future()
         self._reads.append((work, waiting))
-        if self._reading < _READERS // 2:
+        if not self._reading:
             self._read_next()
+        elif self._overdue is None:
+            self._overdue = loop.call_later(_READ_BESIDE_SECONDS, self._read_beside)
         with self._typed_errors():
             return await waiting
 
@@ -132,6 +141,11 @@ class Database:
     def submit(self, work: Callable[[sa.Connection], T]) -> asyncio.Future[T]:
         """Begin what `transaction` does, in the journal's thread; errors are the driver's own."""
         return asyncio.get_running_loop().run_in_executor(self._journal, self._writing, work)
+
+    def _read_beside(self) -> None:
+        self._overdue = None
+        if self._reading < _READERS:
+            self._read_next()
 
     def _read_next(self) -> None:
         """Send all reads that wait to a thread, and the next ones after them."""

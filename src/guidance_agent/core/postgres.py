@@ -14,7 +14,7 @@ from guidance_agent.errors import DatabaseUnavailableError
 __all__ = ["PostgresServer"]
 
 _CONNECTIONS = 4
-"""Connections of a process at work: two that read, the journal's, one for other writing."""
+"""Connections of a process at work: one or two that read, the journal's, one for other writing."""
 _FURTHER_CONNECTIONS = 4
 _A_DAY = 86_400.0
 

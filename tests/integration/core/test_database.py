@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,27 @@ async def test_more_reads_than_threads_are_answered(database: Database) -> None:
 
 def _select(connection: sa.Connection, number: int) -> int:
     return int(connection.execute(sa.text("SELECT :number"), {"number": number}).scalar_one())
+
+
+async def test_a_read_that_takes_long_holds_up_no_others(database: Database) -> None:
+    let_go = threading.Event()
+    slow = asyncio.ensure_future(database.run(lambda connection: let_go.wait(10)))
+    async with asyncio.timeout(5):
+        for number in range(5):
+            assert await database.run(functools.partial(_select, number=number)) == number
+    assert not slow.done()
+    let_go.set()
+    assert await slow
+
+
+async def test_reads_that_wait_when_the_database_closes_come_to_an_end(settings: Settings) -> None:
+    async with Database(database_url(settings)) as closing:
+        reads = [asyncio.ensure_future(closing.run(functools.partial(_select, number=number))) for number in range(9)]
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        ended = await asyncio.gather(*reads, return_exceptions=True)
+    for number, outcome in enumerate(ended):
+        assert outcome == number or isinstance(outcome, DatabaseUnavailableError)
 
 
 async def test_one_read_that_fails_does_not_fail_the_others_of_its_hop(database: Database) -> None:

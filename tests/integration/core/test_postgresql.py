@@ -79,7 +79,8 @@ async def test_a_process_needs_few_connections(database: Database, storage: Stor
     ways = (database.run, database.transaction, database.submit)
     await asyncio.gather(*(way(work) for way in ways for _ in range(20)))
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'guidance-agent' AND datname = '{}'"
-    assert postgres.execute(query.format(name_of(storage))) == [(4,)]
+    ((connections,),) = postgres.execute(query.format(name_of(storage)))
+    assert connections in (3, 4)
 
 
 @pytest.mark.parametrize("form", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"])
