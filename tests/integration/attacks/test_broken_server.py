@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -110,6 +111,46 @@ async def test_a_server_that_is_killed_in_mid_stream_ends_its_turns_and_later_on
             assert row is not None
             assert (row["state"], row["judgement"]) == ("process_died", "pending")
             assert row["delivered_length"] >= len(reader.text)
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("reached_the_disk", [True, False])
+async def test_a_connection_that_breaks_in_a_commit_shows_nothing_of_it_and_loses_nothing(
+    wired_settings_here: Settings,
+    simulator: ProviderSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+    reached_the_disk: bool,
+) -> None:
+    commit, broken = PatientConnection.commit, threading.Event()
+
+    def break_once(connection: PatientConnection) -> None:
+        if broken.is_set():
+            commit(connection)
+            return
+        broken.set()
+        if reached_the_disk:
+            commit(connection)
+        connection.close()
+        raise psycopg.OperationalError("the connection is lost")
+
+    async with Runtime(wired_settings_here, environ={}) as runtime, AdvisorAgent(runtime=runtime) as advisor:
+        reader = Reader(advisor, "c")
+        await reader.has_text()
+        monkeypatch.setattr(PatientConnection, "commit", break_once)
+        await reader.done()
+        assert broken.is_set()
+        journaled = shown(await replayed(runtime, reader.turn_id))
+        assert journaled.startswith(reader.text)
+        assert (len(journaled) > len(reader.text)) is reached_the_disk
+        simulator.faults.clear()
+        assert await advisor.provide_guidance(asks("later"), use_reasoning=False)
+    async with Runtime(wired_settings_here, environ={}, clock=LaterClock()) as next_runtime:
+        await next_runtime.close_dead_turns()
+        row = await next_runtime.records.turn(reader.turn_id)
+    assert row is not None
+    assert row["state"] == ("process_died" if reached_the_disk else "failed")
+    assert row["judgement"] == "pending"
+    assert row["delivered_length"] == (len(journaled) if reached_the_disk else len(reader.text))
 
 
 async def test_connections_that_the_server_dropped_cost_no_turn(
