@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 
 from tests.conformance.exceptions import EXCEPTIONS, KnownException, case_of, exception_of
 from tests.conformance.subjects import SUBJECTS
@@ -90,7 +91,8 @@ class Table:
                 group = row.file
                 lines.append(f"| **{_title_of_file(group)}** |{' |' * len(_NAMES)}")
             lines.append(f"| {title_of(row.name)} | {' | '.join(str(row.cells[name]) for name in _NAMES)} |")
-        return "\n".join([*lines, "", f"Kept: {', '.join(map(self._share, _NAMES))}."])
+        kept = f"Kept: {'; '.join(map(self._share, _NAMES))}."
+        return "\n".join([*lines, "", fill(kept, 118)])
 
     def _share(self, subject: str) -> str:
         cells = [row.cells[subject] for row in self._rows.values()]
@@ -98,7 +100,7 @@ class Table:
         exceptions = sum(len(cell.exceptions) for cell in cells)
         total = passed + exceptions + sum(cell.failed for cell in cells)
         share = 100 * passed / total if total else 0.0
-        said = f"{passed} of {total}" + (f", {exceptions} by listed exceptions otherwise" if exceptions else "")
+        said = f"{passed} of {total}" + (f"; listed exceptions: {exceptions}" if exceptions else "")
         return f"{subject} {share:.4g} % ({said})"
 
 

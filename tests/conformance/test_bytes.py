@@ -42,7 +42,7 @@ async def test_cuts_and_line_ends_do_not_matter(cut: int, newline: bytes, served
 
 
 @pytest.mark.parametrize("name", SPECIMENS)
-@pytest.mark.parametrize("way", SPLITS[1:])
+@pytest.mark.parametrize("way", SPLITS)
 async def test_an_answer_is_the_same_however_it_is_split(way: str, name: str, served: Served) -> None:
     body = specimen(name, served.wire)
     whole = await served.streamed(body)
@@ -80,9 +80,9 @@ async def test_the_simulator_may_cut_its_bytes_anywhere(mode: str, door: Door) -
         chosen = SimulatorSettings.instant(seed=3).but(chunk_mode=chunk_mode, extra_ping_rate=0.3, line_ending="\r\n")
         async with ProviderSimulator(chosen) as simulator:
             gateway = await door.open(simulator.base_url)
-            seen.append(await observe(gateway.stream(door.ask(max_tokens=60))))
+            seen.append(await observe(gateway.stream(door.ask(max_tokens=25))))
             await gateway.aclose()
-    assert len(seen[0].text) > 100
+    assert len(seen[0].text) > 50
     assert seen[0] == seen[1]
 
 

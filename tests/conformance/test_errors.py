@@ -110,7 +110,7 @@ BODIES: dict[str, tuple[bytes, str]] = {
     "null": (b"null", "application/json"),
     "deep": (b"[" * 60_000, "application/json"),
     "event stream": (b'data: {"error": {"message": "busy"}}\n\n', "text/event-stream"),
-    "megabytes": (b'{"error": {"message": "' + b"busy " * 600_000 + b'"}}', "application/json"),
+    "long": (b'{"error": {"message": "' + b"busy " * 60_000 + b'"}}', "application/json"),
 }
 
 

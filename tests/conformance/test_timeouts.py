@@ -146,20 +146,14 @@ async def test_a_whole_answer_that_trickles_times_out(served: Served, expect: Ex
     await served.client_leaves(CLOSED_WITHIN)
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["streamed", "whole"])
-async def test_a_refusal_whose_body_does_not_end_is_still_that_refusal(
-    whole: bool, served: Served, expect: Expect
-) -> None:
+async def test_a_refusal_whose_body_does_not_end_is_still_that_refusal(served: Served, expect: Expect) -> None:
     begin = head(503, "application/json", content_length=9_000, retry_after=3) + b'{"error": '
-    served.server.serve_only(begin, 20)
-    gateway = await served.gateway(**limits(first_event=4, turn=4))
-    request = served.door.ask()
-    seen = await (observe_whole(gateway.complete(request)) if whole else observe(gateway.stream(request)))
+    seen = await observe(await served.play(begin, 20, settings=limits()))
     expect(seen, error=ProviderUnavailableError, status=503, retry_after=3.0)
     await served.client_leaves(CLOSED_WITHIN)
 
 
-async def test_a_deadline_of_the_callers_own_closes_the_socket(served: Served) -> None:
+async def test_a_deadline_around_the_stream_closes_the_socket(served: Served) -> None:
     begin = body_of(opening(served))
     stream = await served.play(CHUNKED, chunk(begin), 20)
     assert await within(stream.read())

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from guidance_agent.errors import MissingKeyError, UnknownModelError
 from guidance_agent.llm.gateway import ModelGateway
@@ -184,6 +185,18 @@ async def test_a_model_without_a_native_transport_is_refused_when_only_native_is
             pytest.skip("every provider that could be asked has a native wire format")
         with pytest.raises(UnknownModelError, match="gemini"):
             await gateway.complete(ask("gemini/gemini-3.6-flash"))
+
+
+async def test_the_event_loop_is_never_blocked(
+    open_gateway: OpenGateway, simulator: ProviderSimulator, model: str, ask: Ask
+) -> None:
+    gateway = open_gateway(simulator.base_url)
+    with blockbuster_ctx("guidance_agent.llm"):
+        async with gateway.stream(ask(model)) as stream:
+            async for _ in stream:
+                pass
+        await gateway.complete(ask(model))
+    assert stream.call is not None
 
 
 def test_importing_the_gateway_imports_no_http_client() -> None:
