@@ -24,6 +24,7 @@ from guidance_agent.errors import (
 )
 from guidance_agent.llm.transports.failures import Origin
 from guidance_agent.llm.transports.litellm_errors import error_in_stream, error_of_answer, error_of_call
+from guidance_agent.llm.transports.litellm_wire import StreamWatch
 
 ORIGIN = Origin("bedrock", "bedrock/claude", "its usual address", "req_1", secret="sk-secret")
 PRIVATE = "My name is Gwendolyn"
@@ -37,6 +38,8 @@ class TappedBody:
     broken: Exception | None = None
     readable: bool = True
     on_bytes: Callable[[], None] | None = None
+    watch: StreamWatch | None = None
+    ended: bool | None = None
 
     async def aclose(self) -> None:
         """Nothing is open."""
