@@ -27,7 +27,7 @@ _SAID: Mapping[str, Said] = {
     "refusal": Said(text=_TEXT[:1], refusal=("I cannot ", "help – 🙏.")),
 }
 
-SPECIMENS = (*_SAID, "cut short", "escaped", "noise", "error", "truncated", "no last blank line")
+SPECIMENS = (*_SAID, "cut short", "escaped", "many lines", "noise", "error", "truncated", "no last blank line")
 """Names of the specimens."""
 
 
@@ -42,6 +42,8 @@ def specimen(name: str, wire: WireFormat) -> bytes:
     whole = body_of(events)
     if name == "escaped":
         return whole.replace("\ue000".encode(), b"\\ud83c").replace("\ue001".encode(), b"\\udfe6")
+    if name == "many lines":
+        return whole.replace(b'":', b'":\ndata: ')
     if name == "noise":
         noise = (wire.ping, b": a comment \xe2\x80\x94\n\n", b"retry: 10\n\n", b"\n", b"id: 7\n", wire.unknown)
         return b"".join(noise[number % len(noise)] + event.data for number, event in enumerate(events))

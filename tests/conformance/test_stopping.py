@@ -230,6 +230,17 @@ async def test_however_a_caller_stops_the_next_answer_is_whole(stop: Stop, serve
     assert (seen.text, seen.finish, seen.error) == ("Hello.", "stop", None)
 
 
+async def test_an_answer_that_the_transport_alone_holds_closes_its_socket_when_it_is_dropped(served: Served) -> None:
+    served.server.serve_only(*endless(served))
+    gateway = await served.gateway()
+    call, transport = await gateway.ready(served.door.ask())
+    stream = await transport.open(call)
+    assert await within(stream.read())
+    del stream
+    gc.collect()
+    await served.client_leaves(CLOSED_WITHIN)
+
+
 async def test_a_read_after_a_cancelled_one_is_no_end_of_the_answer(served: Served) -> None:
     stream = await served.play(*endless(served))
     assert await within(stream.read())
