@@ -138,7 +138,12 @@ class LiteLLMTransport:
         modules = await load()
         async with self._opening:
             if self._clients is None:
-                self._clients = await asyncio.to_thread(modules.tap.Clients, open_session())
+                session = open_session()
+                try:
+                    self._clients = await asyncio.to_thread(modules.tap.Clients, session)
+                except BaseException:
+                    await session.close()
+                    raise
                 self._providers = frozenset(str(provider.value) for provider in modules.litellm.LlmProviders)
         # On the event loop, since filters that a thread sets are lost when code on the loop leaves `catch_warnings`.
         keep_quiet()
