@@ -45,8 +45,6 @@ def wire(subject: Subject) -> WireFormat:
 @pytest.fixture
 def expect(request: pytest.FixtureRequest, subject: Subject) -> Iterator[Expect]:
     made = Expect(request, subject)
-    if made.exception is not None:
-        request.node.user_properties.append(("exception", made.exception.happens))
     yield made
     assert made.exception is None or made.asserted, "an exception is listed for a case that expects nothing"
 
