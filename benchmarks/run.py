@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks import (
     advisor_path,
     caching,
+    gate,
     journal,
     kills,
     latency,
@@ -47,6 +48,7 @@ GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "kills": kills.run,
     "resume": resume.run,
     "stream_tools": stream_tools.run,
+    "gate": gate.run,
 }
 NOTES: dict[str, Callable[[], str]] = {"peers": peers.versions, "kills": kills.conditions}
 """What belongs under the tables of a group on its page, besides when and where they were measured."""

@@ -1,0 +1,127 @@
+"""What the rules of the gate know: labelled sentences that they were not written from, class by class, and their cost.
+
+`tests/compliance_sentences/held_out.jsonl` and `ordinary_held_out.jsonl` were written by other hands than the rules and
+are looked at only here. The development files are those that the rules were written from: their figures say nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks.rows import Place, Row
+from guidance_agent.compliance.checks import TextVerdict, check_text
+from guidance_agent.compliance.gate import SentenceGate
+from guidance_agent.compliance.language import Words, tokens_of
+from guidance_agent.compliance.policy import load_policy
+from guidance_agent.compliance.rulebook import load_rulebook
+from guidance_agent.compliance.sentences import judge_sentence
+
+__all__ = ["run"]
+
+SENTENCES = Path(__file__).parents[1] / "tests" / "compliance_sentences"
+CUED, DECIDED, FALSE = "breaches cued", "breaches decided", "permitted decided (false alarms)"
+
+
+def _lines(name: str) -> Iterator[Mapping[str, str | bool]]:
+    with (SENTENCES / name).open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _verdict(text: str) -> TextVerdict:
+    return check_text(text, load_rulebook(), load_policy())
+
+
+def _labelled(name: str, title: str) -> Iterator[Row]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for line in _lines(name):
+        verdict, is_breach = _verdict(str(line["text"])), bool(line["breach"])
+        for kind in (str(line["class"]), "all"):
+            counts[kind, "breaches" if is_breach else "permitted"] += 1
+            counts[kind, CUED] += is_breach and verdict.cued
+            counts[kind, DECIDED if is_breach else FALSE] += verdict.decision in ("replace", "stop", "flag")
+    targets = {CUED: "≥ 0.95", DECIDED: "≥ 0.60", FALSE: "≤ 0.05"}
+    for kind in [*sorted({kind for kind, _ in counts} - {"all"}), "all"]:
+        for column, of in ((CUED, "breaches"), (DECIDED, "breaches"), (FALSE, "permitted")):
+            share = counts[kind, column] / counts[kind, of]
+            words = f"{counts[kind, column]} of {counts[kind, of]} ({share:.2f})"
+            yield Row(
+                name=f"{title}: {kind}, {column}",
+                unit="",
+                value=round(share, 3),
+                floor=None,
+                ratio=None,
+                target=targets[column] if kind == "all" else "",
+                place=Place(table=title, line=kind, column=f"{column} {targets[column]}", words=words),
+            )
+
+
+def _ordinary(name: str, title: str) -> Iterator[Row]:
+    sentences = held = replaced = 0
+    for line in _lines(name):
+        gate = SentenceGate(load_rulebook(), lambda *_: "")
+        released = [*gate.feed(str(line["reply"])), *gate.finish()]
+        sentences += gate.sentences
+        held += gate.sentences_held
+        replaced += sum(not isinstance(item, str) for item in released)
+    share = round(held / sentences, 3)
+    yield Row(
+        name=f"{title}: sentences held, of {sentences}", unit="", value=share, floor=None, ratio=None, target="≤ 0.15"
+    )
+    yield Row(name=f"{title}: sentences replaced", unit="", value=replaced, floor=None, ratio=None, target="0")
+
+
+def _cost() -> Iterator[Row]:
+    rules = load_rulebook()
+    texts = [str(line["text"]) for line in _lines("held_out.jsonl")]
+    for text in texts:
+        judge_sentence(Words(tokens_of(text)), rules, text)
+    took = []
+    for text in texts:
+        began = time.perf_counter()
+        gate = SentenceGate(rules, lambda *_: "")
+        for start in range(0, len(text), 4):
+            gate.feed(text[start : start + 4])
+        gate.finish()
+        took.append((time.perf_counter() - began) * 1e3)
+    percent = statistics.quantiles(took, n=100)
+    for name, value, target in (("p50", percent[49], ""), ("p99", percent[98], "< 1")):
+        row = Row(
+            name=f"gate, a hard sentence in pieces of 4, {name}",
+            unit="ms",
+            value=round(value, 2),
+            floor=None,
+            ratio=None,
+            target=target,
+        )
+        yield row
+    ordinary = " ".join(str(line["reply"]) for line in _lines("ordinary_held_out.jsonl"))
+    pieces = [ordinary[start : start + 5] for start in range(0, len(ordinary), 5)]
+    for size, name in ((1, "each fed by itself"), (200, "200 fed at a time")):
+        gate = SentenceGate(rules, lambda *_: "")
+        began = time.process_time()
+        for start in range(0, len(pieces), size):
+            gate.feed("".join(pieces[start : start + size]))
+        gate.finish()
+        spent = (time.process_time() - began) / len(pieces) * 1e6
+        yield Row(
+            name=f"gate, CPU per chunk of ordinary guidance, {name}",
+            unit="µs",
+            value=round(spent, 1),
+            floor=None,
+            ratio=None,
+            target="",
+        )
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """Measure everything and return the figures."""
+    return [
+        *_labelled("held_out.jsonl", "Held-out sentences"),
+        *_ordinary("ordinary_held_out.jsonl", "Ordinary guidance, held out"),
+        *_cost(),
+    ]
