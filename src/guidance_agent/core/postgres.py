@@ -20,7 +20,7 @@ _A_DAY = 86_400.0
 
 _CONNECTION_OPTIONS = {
     # What libpq calls it: our value, and the variable that sets it for all programs of a user.
-    "connect_timeout": ("5", "PGCONNECT_TIMEOUT"),
+    "connect_timeout": ("10", "PGCONNECT_TIMEOUT"),
     "application_name": ("guidance-agent", "PGAPPNAME"),
     # Finds out within a minute that the other side is gone, and keeps firewalls from forgetting idle connections.
     "keepalives_idle": ("30", None),

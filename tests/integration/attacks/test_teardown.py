@@ -65,6 +65,7 @@ def test_a_program_that_forgets_to_leave_its_advisor_still_ends(tmp_path: Path) 
     assert done.stdout.endswith("ended\n")
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit", "ZeroDivisionError"])
 def test_an_error_in_the_program_ends_its_live_turns_and_comes_out_without_a_warning(
     tmp_path: Path, error: str

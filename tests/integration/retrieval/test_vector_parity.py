@@ -120,7 +120,7 @@ async def test_cases_and_rules(database: Database, dimensions: int, include_simu
     clock = StillClock()
     held = Experience(database, clock, include_simulated=include_simulated)
     asked = Experience(database, clock, include_simulated=include_simulated, held_bytes=0)
-    for seed in range(10):
+    for seed in range(4):
         query = QueryVector("m", random_vectors(1, dimensions, 100 + seed)[0])
         for limit in (1, 2, 40):
             for one, other in zip(
@@ -163,7 +163,7 @@ async def test_memories(
             "ann", query, limit=limit, include_simulated=include_simulated, exclude_consultation="k-3"
         )
 
-    for seed in range(10):
+    for seed in range(4):
         query = QueryVector("m", random_vectors(1, dimensions, 200 + seed)[0])
         for limit in (1, 4, 60):
             in_server = await recalled(query, limit)
