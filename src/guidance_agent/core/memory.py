@@ -186,19 +186,19 @@ class MemoryStream:
 
         A database that compares vectors sends one number for each memory, another one the vectors.
         """
-        statement = _WITHOUT_SIMILARITY
-        if query is not None:
-            statement = _WITH_VECTORS
-            if self._database.compares_vectors:
-                statement = _WITH_SIMILARITY
-                values = query.values
-                parameters |= {"model": query.model, "dimensions": len(values), "vector": vector_to_bytes(values)}
-        rows = await self._database.run(lambda connection: connection.execute(statement, parameters).all())
         if query is None:
+            rows = await self._rows(_WITHOUT_SIMILARITY, parameters)
             return rows, [None] * len(rows)
-        if statement is _WITH_SIMILARITY:
+        if self._database.compares_vectors:
+            values = query.values
+            compared = {"model": query.model, "dimensions": len(values), "vector": vector_to_bytes(values)}
+            rows = await self._rows(_WITH_SIMILARITY, parameters | compared)
             return rows, [row.similarity for row in rows]
+        rows = await self._rows(_WITH_VECTORS, parameters)
         return rows, _similarities(rows, query)
+
+    async def _rows(self, query: sa.Select[Any], parameters: JsonObject) -> Sequence[sa.Row[Any]]:
+        return await self._database.run(lambda connection: connection.execute(query, parameters).all())
 
     async def touch(self, ids: Collection[str]) -> None:
         """Note that these memories were retrieved now; for the background, never before the first text."""
