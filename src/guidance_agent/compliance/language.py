@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 __all__ = ["LONGEST_WORD", "Token", "Words", "tokens_of"]
@@ -80,3 +80,8 @@ class Words:
     def stretch(self, first: int, end: int) -> tuple[int, int]:
         """Return where in the text the tokens from number `first` up to, not including, number `end` stand."""
         return self.tokens[first].start, self.tokens[max(first, end - 1)].end
+
+    @cached_property
+    def line(self) -> str:
+        """All tokens as one string, each followed by a space."""
+        return " ".join(self.texts) + " "

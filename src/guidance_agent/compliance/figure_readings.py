@@ -1,0 +1,293 @@
+"""What a sentence says of one figure: which of its numbers are meant to be it, and which of those are right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import date
+from decimal import Decimal
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
+
+from guidance_agent.compliance.figure_times import Claim, claim_at, pieces_of
+from guidance_agent.compliance.figure_topics import FigureTopic, Sought
+from guidance_agent.compliance.figure_values import is_value
+from guidance_agent.compliance.figure_wording import word_list
+from guidance_agent.compliance.language import Words
+from guidance_agent.compliance.patterns import Alphabet
+from guidance_agent.compliance.quantities import Quantity, quantities_of
+
+__all__ = ["FigureReading", "FigureSentence", "Stretch", "WrongFigure", "names_in"]
+
+_REACH_AFTER = 12
+_REACH_BEFORE = 6
+_BESIDE = 2
+_ELLIPSIS_REACH = 8
+
+
+class Stretch:
+    """Words as patterns see them: `code` has one character for each of them."""
+
+    __slots__ = ("code", "vocabulary")
+
+    def __init__(self, words: Words, alphabet: Alphabet) -> None:
+        self.code = alphabet.encode(words.texts)
+        self.vocabulary = words.vocabulary
+
+    def matches(self, patterns: Iterable[Sought]) -> Iterator[re.Match[str]]:
+        """Yield every place where one of the patterns is found."""
+        for sought in patterns:
+            if not sought.needs or not sought.needs.isdisjoint(self.vocabulary):
+                yield from sought.regex.finditer(self.code)
+
+    def has(self, patterns: Iterable[Sought]) -> bool:
+        """Whether one of the patterns is found."""
+        return next(self.matches(patterns), None) is not None
+
+
+class FigureSentence:
+    """A sentence with its numbers read, and the words before it."""
+
+    def __init__(self, words: Words, text: str, on: date, before: Words | None, alphabet: Alphabet) -> None:
+        self.marked, self.quantities = quantities_of(words, text)
+        self.here = Stretch(self.marked, alphabet)
+        self.text = text
+        self.on = on
+        self._before = before
+        self._alphabet = alphabet
+
+    @cached_property
+    def before(self) -> tuple[Words, list[Quantity | None]] | None:
+        return None if self._before is None else quantities_of(self._before, "")
+
+    @cached_property
+    def there(self) -> Stretch | None:
+        return None if self.before is None else Stretch(self.before[0], self._alphabet)
+
+    @cached_property
+    def pieces(self) -> list[tuple[int, int]]:
+        return pieces_of(self.marked.tokens)
+
+    @cached_property
+    def born(self) -> tuple[date, date] | None:
+        """The days on which somebody in the sentence, or else in what stands before it, was born."""
+        for read in ((self.marked, self.quantities), self.before):
+            for place, quantity in enumerate(read[1] if read else ()):
+                if read and quantity and quantity.kind == "date" and "born" in read[0].texts[max(0, place - 3) : place]:
+                    return quantity.first, quantity.last
+        return None
+
+    def claim(self, place: int) -> Claim:
+        return claim_at(place, self.marked.tokens, self.quantities, self.pieces, self.on)
+
+    def token(self, place: int) -> str:
+        tokens = self.marked.tokens
+        return tokens[place].text if 0 <= place < len(tokens) else ""
+
+
+_OWN_BEFORE = word_list("own_before")
+_HELD = word_list("held")
+_LINK = word_list("link")
+_HELD_AFTER = word_list("held_after")
+
+
+_HELD_IN = word_list("held_in")
+_APPROXIMATE = word_list("approximate")
+_UNUSED = word_list("unused")
+
+
+NameSpan: TypeAlias = tuple[int, int, FigureTopic]
+"""Where a topic is named, as places of tokens, and the topic."""
+
+
+class WrongFigure(NamedTuple):
+    """A number that is not the figure at the time for which it is given, and how surely it is meant to be it."""
+
+    place: int
+    quantity: Quantity
+    claim: Claim
+    score: float
+
+
+class FigureReading:
+    """What a sentence says of one figure."""
+
+    __slots__ = ("own", "places", "right", "score", "sentence", "topic", "values", "wrong")
+
+    def __init__(self, topic: FigureTopic, sentence: FigureSentence) -> None:
+        self.topic = topic
+        self.sentence = sentence
+        self.places: dict[int, float] = {}
+        self.own: dict[int, float] = {}
+        """Places of numbers that would be the figure if they were not somebody's own or an example."""
+        self.right: list[int] = []
+        self.wrong: list[WrongFigure] = []
+        self.score = 0.0
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether any number of the sentence can be the figure at all."""
+        return any(self._fits(place) for place, quantity in enumerate(self.sentence.quantities) if quantity is not None)
+
+    def collect(self, spans: dict[str, list[NameSpan]]) -> None:
+        """Find the numbers that are meant to be the figure."""
+        topic, here, there = self.topic, self.sentence.here, self.sentence.there
+        if here.has(topic.unless):
+            return
+        named = spans.get(topic.id, [])
+        others = [span for each in spans.values() for span in each if span[2] is not topic]
+        for start, end, _ in named:
+            self._near(start, end, others)
+        self._targets(topic.says, 1.0)
+        is_here = bool(named) or here.has(topic.about)
+        is_named_there = there is not None and there.has(topic.names)
+        if is_here or is_named_there or (there is not None and there.has(topic.about)):
+            self._targets(topic.then, 0.9 if is_here else 0.8)
+        if is_named_there and not is_here and not others:
+            self._ellipsis()
+
+    def _targets(self, patterns: Iterable[Sought], score: float) -> None:
+        for match in self.sentence.here.matches(patterns):
+            place = match.start("said")
+            if self._fits(place):
+                self.places[place] = max(score, self.places.get(place, 0.0))
+
+    def _near(self, start: int, end: int, others: Iterable[NameSpan]) -> None:
+        rivals = [(low, high) for low, high, topic in others if set(topic.accepts) & set(self.topic.accepts)]
+        length = len(self.sentence.quantities)
+        for place in range(end, min(end + _REACH_AFTER, length)):
+            if self.sentence.token(place)[0] in ".!?…" or any(low <= place < high for low, high in rivals):
+                break
+            if self._fits(place):
+                (self.own if self._is_own(place) else self.places).setdefault(place, 0.95)
+        for place in range(start - 1, max(start - _REACH_BEFORE, -1), -1):
+            if self.sentence.token(place)[0] in ".!?…;:,–—(" or any(low <= place < high for low, high in rivals):
+                break
+            if self._fits(place):
+                is_beside = start - place <= _BESIDE and not self._is_unused(place)
+                is_own = self._is_own(place) and not (is_beside and self.sentence.token(place - 1) not in _LINK)
+                (self.own if is_own else self.places).setdefault(place, 0.95)
+                break
+
+    def _ellipsis(self) -> None:
+        for place in range(min(_ELLIPSIS_REACH, len(self.sentence.quantities))):
+            if self._fits(place) and not self._is_own(place):
+                self.places.setdefault(place, 0.8)
+                return
+        for place in range(_ELLIPSIS_REACH, len(self.sentence.quantities)):
+            lead = [self.sentence.token(place - back) for back in (4, 3, 2, 1)]
+            if self._fits(place) and {"it", "that"} & set(lead) and {"is", "'s"} & set(lead):
+                self.places.setdefault(place, 0.8)
+
+    def _fits(self, place: int) -> bool:
+        quantity = self.sentence.quantities[place]
+        topic = self.topic
+        if quantity is None or quantity.kind not in topic.accepts:
+            return False
+        if topic.kind == "date":
+            return quantity.first != date.min
+        if topic.per == "year" and quantity.per not in ("year", ""):
+            return False
+        if topic.per == "week" and quantity.per not in ("week", ""):
+            return False
+        if topic.units and quantity.unit not in topic.units:
+            return False
+        return topic.low <= quantity.value <= topic.high
+
+    def _is_own(self, place: int) -> bool:
+        """Whether a number is somebody's own or an example and not the figure."""
+        token = self.sentence.token
+        texts = self.sentence.marked.texts
+        if token(place - 1) in _OWN_BEFORE or token(place + 1) in _HELD_AFTER:
+            return True
+        if token(place + 1) in ("of", "in", "on") and not _HELD_IN.isdisjoint(texts[place + 2 : place + 4]):
+            return True
+        if "yours" in texts[max(0, place - _REACH_BEFORE - 2) : place] or self._is_unused(place):
+            return True
+        quantity = self.sentence.quantities[place]
+        if self.topic.per and quantity and quantity.per == self.topic.per:
+            return False
+        back = place - 1
+        while back > place - 4 and token(back) in _LINK:
+            back -= 1
+        return token(back) in _HELD
+
+    def _is_unused(self, place: int) -> bool:
+        """Whether a number is what is left of an allowance."""
+        return not _UNUSED.isdisjoint(self.sentence.marked.texts[max(0, place - 2) : place + _REACH_BEFORE])
+
+    def judge(self) -> None:
+        """Compare each of the numbers with the values that held when it is said to hold."""
+        for place in sorted(self.places | self.own):
+            quantity = self.sentence.quantities[place]
+            if quantity is None:
+                continue
+            claim = self.sentence.claim(place)
+            verdict = self._verdict(place, quantity, claim)
+            if verdict is True:
+                self.right.append(place)
+            elif verdict is False and place in self.places:
+                self.wrong.append(WrongFigure(place, quantity, claim, self.places[place]))
+                self.score = max(self.score, self.places[place])
+
+    def _verdict(self, place: int, quantity: Quantity, claim: Claim) -> bool | None:
+        topic, sentence = self.topic, self.sentence
+        approximate = self._is_approximate(place)
+        if claim.kind == "reported":
+            return None
+        is_range = sentence.token(place - 1) in ("from", "between") and sentence.token(place + 1) in ("to", "and")
+        if is_range and self.places.get(place, 0.0) < 1:
+            return None
+        if allowed := self.allowed_by_birth():
+            return quantity.value in allowed
+        if quantity.value in topic.accepted:
+            return True
+        if quantity.value in topic.accepted_unless_now and not (
+            claim.named and claim.first == claim.last == sentence.on
+        ):
+            return None
+        right = [value for value in topic.values if is_value(quantity, value, approximate=approximate)]
+        if claim.kind == "past":
+            return None
+        if claim.kind == "future":
+            coming = [value for value in topic.values if value.last > sentence.on]
+            return None if not coming else any(value in coming for value in right)
+        holding = [value for value in topic.values if value.first <= claim.last and claim.first <= value.last]
+        if any(value in holding for value in right):
+            return True
+        if holding:
+            return False
+        # Nothing holds at that time: a value of another time was given for the wrong one, and what has never been is
+        # wrong where the figure is still to come.
+        return False if right or any(value.first > claim.last for value in topic.values) else None
+
+    def allowed_by_birth(self) -> tuple[Decimal, ...]:
+        """Return what is right for those born when the sentence says; nothing when it does not."""
+        if not self.topic.by_birth or (born := self.sentence.born) is None:
+            return ()
+        for entry in self.topic.by_birth:
+            if entry.born_from <= born[0] and born[1] <= entry.born_until:
+                return entry.values
+        return ()
+
+    def _is_approximate(self, place: int) -> bool:
+        tokens = [self.sentence.token(place - back) for back in (3, 2, 1)]
+        after = [self.sentence.token(place + step) for step in (1, 2)]
+        return bool(_APPROXIMATE & set(tokens)) or after == ["or", "so"] or "roughly" in after
+
+
+def names_in(topics: Iterable[FigureTopic], here: Stretch) -> dict[str, list[NameSpan]]:
+    """Return where topics are named; of names that overlap the longest counts."""
+    found: list[NameSpan] = []
+    for topic in topics:
+        found += [(*match.span(), topic) for match in here.matches(topic.names)]
+    found.sort(key=lambda span: (span[0] - span[1], span[0]))
+    kept: list[NameSpan] = []
+    for start, end, topic in found:
+        # Topics that share a name, such as the weekly and the yearly State Pension, both keep it.
+        if all(end <= low or high <= start or (low == start and high == end) for low, high, _ in kept):
+            kept.append((start, end, topic))
+    by_topic: dict[str, list[NameSpan]] = {}
+    for span in kept:
+        by_topic.setdefault(span[2].id, []).append(span)
+    return by_topic

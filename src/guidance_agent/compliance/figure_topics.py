@@ -1,0 +1,287 @@
+"""What people call a figure, and what it was when: read from the package's files and the knowledge base."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from functools import cached_property, lru_cache
+from importlib import resources
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from guidance_agent.compliance.figure_values import OtherPeriods, Value, value_of_figure, value_of_other
+from guidance_agent.compliance.patterns import (
+    Alphabet,
+    Lexicon,
+    PatternError,
+    literals,
+    needed_words,
+    translate_pattern,
+)
+from guidance_agent.compliance.quantities import MARKS, QuantityKind
+from guidance_agent.errors import ConfigurationError
+from guidance_agent.knowledge.loader import Knowledge
+
+__all__ = ["ByBirth", "FigureRules", "FigureTopic", "Sought", "Statement", "figure_rules"]
+
+TopicKind = Literal["money", "percent", "span", "age", "count", "date"]
+
+_ACCEPTED: dict[TopicKind, tuple[QuantityKind, ...]] = {
+    "money": ("gbp", "big"),
+    "percent": ("pct",),
+    "span": ("span",),
+    "age": ("num",),
+    "count": ("num",),
+    "date": ("date",),
+}
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ByBirth(_Entry):
+    """Values that hold for those born in a stretch of days."""
+
+    born_from: date
+    born_until: date
+    values: tuple[Decimal, ...]
+
+
+class _TopicEntry(_Entry):
+    id: str
+    kind: TopicKind
+    figures: tuple[str, ...] = ()
+    per: Literal["", "week", "year"] = ""
+    units: tuple[str, ...] = ()
+    low: Decimal = Decimal(0)
+    high: Decimal = Decimal(10_000_000)
+    names: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+    accepted: tuple[Decimal, ...] = ()
+    accepted_unless_now: tuple[Decimal, ...] = ()
+    by_birth: tuple[ByBirth, ...] = ()
+
+    @property
+    def all_patterns(self) -> tuple[str, ...]:
+        return (*self.names, *self.about, *self.says, *self.then, *self.unless)
+
+
+class _StatementEntry(_Entry):
+    id: str
+    effective_from: date
+    fact: str
+    right: str
+    patterns: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+
+    @property
+    def all_patterns(self) -> tuple[str, ...]:
+        return (*self.patterns, *self.after, *self.then, *self.unless)
+
+
+@dataclass(frozen=True, eq=False)
+class Sought:
+    """A pattern, compiled when a sentence first calls for it, and words of which a sentence needs one for it."""
+
+    expression: str
+    needs: frozenset[str]
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        return re.compile(self.expression)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FigureTopic:
+    """A figure as people speak of it.
+
+    Attributes:
+        accepts: Kinds of number that it can be.
+        per: For money by the week or by the year: which.
+        units: For a span of time: those in which it is counted; none means any.
+        low, high: Bounds outside which a number is something else.
+        names: What it is called; a number near a name is compared.
+        about: What else shows that a sentence is about it, so that `then` applies.
+        says: Patterns of the figure itself, its place named `said`.
+        then: The same, where a sentence or what stands before it is about the figure.
+        unless: What leaves a sentence alone.
+        accepted: Values that are right, too.
+        accepted_unless_now: Values that are right for some, unless they are given as today's.
+        values: Every known value with its period.
+    """
+
+    id: str
+    kind: TopicKind
+    accepts: tuple[QuantityKind, ...]
+    per: str
+    units: tuple[str, ...]
+    low: Decimal
+    high: Decimal
+    names: tuple[Sought, ...]
+    about: tuple[Sought, ...]
+    says: tuple[Sought, ...]
+    then: tuple[Sought, ...]
+    unless: tuple[Sought, ...]
+    accepted: tuple[Decimal, ...]
+    accepted_unless_now: tuple[Decimal, ...]
+    by_birth: tuple[ByBirth, ...]
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Statement:
+    """What holds only from `effective_from` on, and how it is said, without a number, as if it held already.
+
+    `then` applies where what stands before the sentence matches one of `after`.
+    """
+
+    id: str
+    effective_from: date
+    fact: str
+    right: str
+    patterns: tuple[Sought, ...]
+    after: tuple[Sought, ...]
+    then: tuple[Sought, ...]
+    unless: tuple[Sought, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureRules:
+    """All topics and statements, and the alphabet in which their patterns are written."""
+
+    topics: tuple[FigureTopic, ...]
+    statements: tuple[Statement, ...]
+    alphabet: Alphabet
+
+
+def figure_rules(knowledge: Knowledge) -> FigureRules:
+    """Return the rules of the package with the values that `knowledge` and the file of other periods give them.
+
+    Raises:
+        ConfigurationError: a file is not valid, or a topic names a figure that neither of them has.
+    """
+    read = _read()
+    values: dict[str, list[Value]] = {}
+    for figure in knowledge.figures:
+        values.setdefault(figure.id, []).append(value_of_figure(figure))
+    for other in read.others:
+        values.setdefault(other.figure, []).extend(value_of_other(other, each) for each in other.values)
+    return FigureRules(
+        topics=tuple(_topic(entry, values, read) for entry in read.topics),
+        statements=tuple(_statement(entry, read) for entry in read.statements),
+        alphabet=read.alphabet,
+    )
+
+
+def _topic(entry: _TopicEntry, values: Mapping[str, Sequence[Value]], read: _Files) -> FigureTopic:
+    for name in entry.figures:
+        if name not in values:
+            raise ConfigurationError(f"The topic {entry.id!r} names the figure {name!r}, which is unknown. Correct it.")
+    accepts = _ACCEPTED[entry.kind]
+    return FigureTopic(
+        id=entry.id,
+        kind=entry.kind,
+        accepts=accepts,
+        per=entry.per,
+        units=entry.units,
+        low=entry.low,
+        high=entry.high,
+        names=_sought(entry.names, read),
+        about=_sought(entry.about, read),
+        says=_sought(entry.says, read, accepts),
+        then=_sought(entry.then, read, accepts),
+        unless=_sought(entry.unless, read),
+        accepted=entry.accepted,
+        accepted_unless_now=entry.accepted_unless_now,
+        by_birth=entry.by_birth,
+        values=tuple(value for name in entry.figures for value in values[name]),
+    )
+
+
+def _statement(entry: _StatementEntry, read: _Files) -> Statement:
+    return Statement(
+        id=entry.id,
+        effective_from=entry.effective_from,
+        fact=entry.fact,
+        right=entry.right,
+        patterns=_sought(entry.patterns, read),
+        after=_sought(entry.after, read),
+        then=_sought(entry.then, read),
+        unless=_sought(entry.unless, read),
+    )
+
+
+_TARGET = "@"
+"""What stands in a pattern for the figure itself."""
+
+
+def _sought(patterns: Iterable[str], read: _Files, accepts: Sequence[QuantityKind] = ()) -> tuple[Sought, ...]:
+    found = []
+    for each in patterns:
+        if each.split().count(_TARGET) != bool(accepts):
+            raise PatternError(f"The pattern {each!r} must have the figure's place, '@', just where one is sought.")
+        expression = translate_pattern(each, read.lexicon, read.alphabet)
+        if accepts:
+            marks = read.alphabet.one_of([f"#{kind}" for kind in accepts])
+            expression = expression.replace(read.alphabet.one_of([_TARGET]), f"(?P<said>{marks})")
+        found.append(Sought(expression, _needs(each, read.lexicon)))
+    return tuple(found)
+
+
+def _needs(pattern: str, lexicon: Lexicon) -> frozenset[str]:
+    """Return the words that the pattern needs; none when it needs nothing but numbers."""
+    written = [element for element in pattern.split() if element != _TARGET and not element.startswith("#")]
+    try:
+        return needed_words(" ".join(written), lexicon)
+    except PatternError:
+        return frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    topics: Sequence[_TopicEntry]
+    others: Sequence[OtherPeriods]
+    statements: Sequence[_StatementEntry]
+    lexicon: Lexicon
+    alphabet: Alphabet
+
+
+_Read = TypeVar("_Read")
+
+
+@lru_cache(maxsize=1)
+def _read() -> _Files:
+    folder = resources.files("guidance_agent.compliance") / "rules" / "figures"
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    def content(name: str, shape: TypeAdapter[_Read]) -> _Read:
+        try:
+            return shape.validate_python(yaml.load((folder / name).read_text(encoding="utf-8"), Loader=loader))  # noqa: S506
+        except ValidationError as error:
+            raise ConfigurationError(f"The file {name!r} of figures is not valid: {error}. Correct it.") from error
+
+    names = sorted(file.name for file in folder.iterdir() if file.name.startswith("topics_"))
+    topics = [entry for name in names for entry in content(name, TypeAdapter(list[_TopicEntry]))]
+    statements = content("statements.yaml", TypeAdapter(list[_StatementEntry]))
+    lexicon = content("lexicon.yaml", TypeAdapter(dict[str, list[str]]))
+    named = {word for entries in lexicon.values() for entry in entries for word in entry.split()}
+    written = [each.all_patterns for each in topics] + [each.all_patterns for each in statements]
+    named |= {word for patterns in written for pattern in patterns for word in literals(pattern)}
+    return _Files(
+        topics=topics,
+        others=content("other_periods.yaml", TypeAdapter(list[OtherPeriods])),
+        statements=statements,
+        lexicon=lexicon,
+        alphabet=Alphabet(sorted(named | MARKS | {_TARGET})),
+    )

@@ -1,0 +1,177 @@
+"""Compares the figures of a sentence with the dated facts: the wrong amount, and the right one of another year.
+
+A number is compared only where the sentence, or what stands before it, makes clear which figure it is meant to be. It
+is left alone when it is somebody's own, an example, reported or denied, or given with the time for which it was right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from guidance_agent.compliance.figure_readings import FigureReading, FigureSentence, WrongFigure, names_in
+from guidance_agent.compliance.figure_statements import Statements
+from guidance_agent.compliance.figure_topics import FigureTopic, figure_rules
+from guidance_agent.compliance.figure_values import is_value
+from guidance_agent.compliance.language import Words
+from guidance_agent.compliance.quantities import QuantityKind, holds_number
+from guidance_agent.compliance.sums import StatedSum, stated_sums
+from guidance_agent.knowledge.loader import Knowledge
+
+__all__ = ["FigureChecker", "FigureFinding"]
+
+FigureCheck = Literal["figure_amount", "figure_year"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureFinding:
+    """A figure that is wrong.
+
+    Attributes:
+        check: `figure_year` when it is the figure of another time, `figure_amount` otherwise.
+        start, end: Where it stands in the text.
+        said: What stands there.
+        right: What would be right, in words.
+        period: When that holds.
+        figure: Id of the figure, or of the sum that was redone.
+        fact: Id of the fact that states it; None for a sum and for a figure that no fact states.
+        score: How sure it is, at most 1.
+    """
+
+    check: FigureCheck
+    start: int
+    end: int
+    said: str
+    right: str
+    period: str
+    figure: str
+    fact: str | None
+    score: float
+
+
+class FigureChecker:
+    """Checks sentences against a knowledge base. Immutable; may be shared between threads."""
+
+    def __init__(self, knowledge: Knowledge) -> None:
+        rules = figure_rules(knowledge)
+        self.topics = rules.topics
+        self._alphabet = rules.alphabet
+        self._statements = Statements(rules.statements, rules.alphabet)
+        self._by_word: dict[str, list[FigureTopic]] = {}
+        for topic in self.topics:
+            for sought in (*topic.names, *topic.about, *topic.says):
+                for word in sought.needs:
+                    known = self._by_word.setdefault(word, [])
+                    if not known or known[-1] is not topic:
+                        known.append(topic)
+        self._words = frozenset(self._by_word)
+
+    def check(self, words: Words, text: str, *, on: date, before: Words | None = None) -> list[FigureFinding]:
+        """Return what is wrong in one sentence.
+
+        Args:
+            words: The sentence.
+            text: The text into which the offsets of its tokens point.
+            on: The day on which it is said.
+            before: What stands before it, such as the question that it answers.
+        """
+        found = [
+            FigureFinding(
+                check="figure_year",
+                start=start,
+                end=end,
+                said=text[start:end],
+                right=statement.right,
+                period=f"from {statement.effective_from}",
+                figure=statement.id,
+                fact=statement.fact,
+                score=0.9,
+            )
+            for statement, start, end in self._statements.untimely(words, on=on, before=before)
+        ]
+        if holds_number(words):
+            found += self._figures(FigureSentence(words, text, on, before, self._alphabet))
+        found.sort(key=lambda finding: (finding.start, finding.end))
+        return found
+
+    def _figures(self, sentence: FigureSentence) -> Iterator[FigureFinding]:
+        if not any(sentence.quantities):
+            return
+        sums = list(stated_sums(sentence.marked, sentence.quantities))
+        yield from (_wrong_sum(each, each.right, sentence) for each in sums if each.right is not None)
+        readings = self._readings(sentence)
+        settled = {place for reading in readings for place in reading.right}
+        # A result that was redone is no figure of its own.
+        redone = {each.start for each in sums}
+        for reading in sorted(readings, key=lambda reading: -reading.score):
+            for wrong in reading.wrong:
+                if wrong.place in settled or wrong.quantity.start in redone:
+                    continue
+                # Where the figure is given rightly, what else stands beside it is an example or a comparison, unless
+                # it is expressly given as today's.
+                if reading.right and not wrong.claim.named:
+                    continue
+                settled.add(wrong.place)
+                yield _finding(reading, wrong, sentence)
+                break
+
+    def _readings(self, sentence: FigureSentence) -> list[FigureReading]:
+        kinds = {quantity.kind for quantity in sentence.quantities if quantity is not None}
+        here = self._topics(sentence.here.vocabulary, kinds)
+        there = self._topics(sentence.there.vocabulary, kinds) if sentence.there is not None else []
+        spans = names_in(here, sentence.here)
+        readings = []
+        for topic in [*here, *(topic for topic in there if topic not in here)]:
+            reading = FigureReading(topic, sentence)
+            if reading.is_possible:
+                reading.collect(spans)
+            if reading.places:
+                reading.judge()
+                readings.append(reading)
+        return readings
+
+    def _topics(self, vocabulary: frozenset[str], kinds: set[QuantityKind]) -> list[FigureTopic]:
+        """Return the topics that the words may speak of, of those that are numbers of one of the kinds."""
+        by_word = self._by_word
+        found = {
+            topic.id: topic
+            for word in self._words & vocabulary
+            for topic in by_word[word]
+            if not kinds.isdisjoint(topic.accepts)
+        }
+        return sorted(found.values(), key=lambda topic: topic.id)
+
+
+def _wrong_sum(wrong: StatedSum, right: str, sentence: FigureSentence) -> FigureFinding:
+    return FigureFinding(
+        check="figure_amount",
+        start=wrong.start,
+        end=wrong.end,
+        said=sentence.text[wrong.start : wrong.end],
+        right=right,
+        period="always",
+        figure=wrong.sum,
+        fact=None,
+        score=1.0,
+    )
+
+
+def _finding(reading: FigureReading, wrong: WrongFigure, sentence: FigureSentence) -> FigureFinding:
+    topic, claim, quantity = reading.topic, wrong.claim, wrong.quantity
+    holding = [value for value in topic.values if value.first <= claim.last and claim.first <= value.last]
+    is_of_another_time = any(is_value(quantity, value, approximate=False) for value in topic.values)
+    allowed = reading.allowed_by_birth()
+    right = next((value for value in holding if value.value in allowed), (holding or topic.values)[0])
+    return FigureFinding(
+        check="figure_year" if topic.kind == "date" or (is_of_another_time and not allowed) else "figure_amount",
+        start=quantity.start,
+        end=quantity.end,
+        said=sentence.text[quantity.start : quantity.end],
+        right=" or ".join([f"age {value}" for value in allowed]) or right.text,
+        period=right.period,
+        figure=right.figure,
+        fact=right.fact,
+        score=wrong.score,
+    )
