@@ -10,12 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from guidance_agent.core.clock import SystemClock
-from guidance_agent.core.database import Database
+from guidance_agent.core.database import Database, database_url
 from guidance_agent.core.memory import MemoryStream
 from guidance_agent.core.schema import cases, memories, rule_releases, rules
 from guidance_agent.retrieval.experience import Experience
 from guidance_agent.retrieval.hashed import HashedEmbedder
 from guidance_agent.retrieval.vectors import FloatArray, QueryVector, embedding_columns
+from guidance_agent.settings import Settings
 
 pytestmark = pytest.mark.only_on("postgresql")
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -180,3 +181,20 @@ async def test_a_question_of_no_known_model_finds_memories_by_date(database: Dat
     unknown = QueryVector("of another model", random_vectors(1, 5, 1)[0])
     by_date = await stream.recall("ann", None, limit=5)
     agree(await stream.recall("ann", unknown, limit=5), by_date)
+
+
+async def test_a_server_without_pgvector_leaves_it_to_the_program(
+    database: Database, empty: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guidance_agent.core.migrations.vectors._has_pgvector", lambda _: False)
+    clock, query = StillClock(), QueryVector("m", random_vectors(1, 64, 9)[0])
+    async with Database(database_url(empty)) as plain:
+        assert database.compares_vectors
+        assert not plain.compares_vectors
+        found = []
+        for records in (database, plain):
+            await fill(records, 64)
+            learned = await Experience(records, clock, held_bytes=0).search(query, cases=9, rules=9)
+            found.append((*learned, await MemoryStream(records, clock, HashedEmbedder()).recall("ann", query, limit=9)))
+    for one, other in zip(*found, strict=True):
+        agree(one, other)
