@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +50,6 @@ class Tally:
     splits: int = 0
     pieces: int = 0
     different: int = 0
-    seconds: float = 0.0
 
 
 class _Response:
@@ -118,9 +116,7 @@ async def tally(wire: Wire, splits: int) -> dict[str, Tally]:
         counted = found[way]
         counted.splits += 1
         counted.pieces += len(pieces)
-        began = time.perf_counter()
         counted.different += read_in_pieces(wire, pieces) != promised[name]
-        counted.seconds += time.perf_counter() - began
         if number % 100 == 0:
             await asyncio.sleep(0)
     return found

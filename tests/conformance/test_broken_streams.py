@@ -23,6 +23,7 @@ ANSWERS = {
     "tools": Said(text=("one ", "two"), tools=(LOOK,)),
     "nothing": Said(),
 }
+WAYS_TO_BREAK = ("close", "reset", "reset without a length")
 SETTLED = 0.02
 """Seconds for what was sent to arrive before the connection breaks: what breaks with it may be lost."""
 
@@ -36,6 +37,8 @@ def ended_cleanly(body: bytes, framing: str) -> tuple[object, ...]:
 
 
 def broken_off(body: bytes, how: str) -> tuple[object, ...]:
+    if how == "reset without a length":
+        return (PLAIN, body, SETTLED, "reset")
     sent = [chunk(body)] if body else []
     return (CHUNKED, *sent, SETTLED, *(["reset"] if how == "reset" else []))
 
@@ -56,7 +59,7 @@ async def test_an_end_after_any_event_but_the_last_is_a_truncation(
 
 
 @pytest.mark.parametrize("said", ANSWERS.values(), ids=ANSWERS)
-@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("how", WAYS_TO_BREAK)
 async def test_a_connection_that_breaks_after_any_event_is_an_error_that_keeps_the_text(
     how: str, said: Said, served: Served, expect: Expect
 ) -> None:
@@ -67,7 +70,7 @@ async def test_a_connection_that_breaks_after_any_event_is_an_error_that_keeps_t
         expect(seen, text=text_of(sent), error=MidStreamError, retryable=True, outcome="error:MidStreamError")
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("how", WAYS_TO_BREAK)
 async def test_a_connection_that_breaks_inside_an_event_is_an_error_that_keeps_the_text(
     how: str, served: Served, expect: Expect
 ) -> None:
@@ -79,7 +82,7 @@ async def test_a_connection_that_breaks_inside_an_event_is_an_error_that_keeps_t
         expect(seen, text=text_of(begin), error=MidStreamError, retryable=True)
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("how", WAYS_TO_BREAK)
 async def test_a_connection_that_breaks_after_the_last_event_breaks_nothing(
     how: str, served: Served, expect: Expect
 ) -> None:

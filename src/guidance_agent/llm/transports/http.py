@@ -162,13 +162,25 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Protocol(ResponseHandler):
-    """Tells whoever reads a body that its framing broke; aiohttp closes the connection and lets the read wait."""
+    """Tells whoever reads a body that it broke.
+
+    When the framing of a body breaks, aiohttp closes the connection and lets the read wait; when a connection is reset
+    under a body that ends with it, aiohttp calls that the end.
+    """
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        self._break_off(exc)
+        super().set_exception(exc, *cause)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if exc is not None:
+            self._break_off(exc)
+        super().connection_lost(exc)
+
+    def _break_off(self, why: BaseException) -> None:
         payload = self._payload
         if payload is not None and not payload.is_eof() and payload.exception() is None:
-            payload.set_exception(aiohttp.ClientPayloadError(f"Response payload cannot be read: {exc!r}"))
-        super().set_exception(exc, *cause)
+            payload.set_exception(aiohttp.ClientPayloadError(f"Response payload cannot be read: {why!r}"))
 
 
 def take_buffered(content: aiohttp.StreamReader) -> bytes:
