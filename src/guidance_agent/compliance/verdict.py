@@ -1,0 +1,107 @@
+"""The verdict on a text: what every check says, and what follows from all of them together.
+
+A judge is never believed about the whole. It answers check by check; whether the text passed, and whether a person must
+look, is computed here from those answers, so that no verdict can contradict itself.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+__all__ = [
+    "CHECKS",
+    "CheckName",
+    "CheckResult",
+    "CheckSource",
+    "CheckStatus",
+    "NotApplicableReason",
+    "Severity",
+    "Verdict",
+]
+
+CheckName = Literal[
+    "advice_boundary",
+    "risk_disclosure",
+    "clear_not_misleading",
+    "understanding_check",
+    "signposting",
+    "db_transfer",
+    "scam",
+    "vulnerability",
+    "figures",
+]
+CHECKS: tuple[CheckName, ...] = get_args(CheckName)
+
+CheckStatus = Literal["pass", "fail", "not_applicable"]
+Severity = Literal["low", "medium", "high", "critical"]
+CheckSource = Literal["judge", "rules", "program"]
+NotApplicableReason = Literal["no_decision_discussed", "turn_ended_early", "topic_not_present"]
+"""Why the program, never the judge, leaves a check out."""
+
+
+class CheckResult(BaseModel):
+    """What one check says. `start` and `end` count code points of the judged text and enclose `quote`.
+
+    `requirement` names the rule behind the check, `source` who found it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    check: CheckName
+    status: CheckStatus
+    severity: Severity | None = None
+    requirement: str
+    explanation: str
+    quote: str | None = None
+    start: int | None = Field(default=None, ge=0)
+    end: int | None = Field(default=None, ge=0)
+    source: CheckSource
+    reason: NotApplicableReason | None = None
+
+
+class Verdict(BaseModel):
+    """A verdict, whole or fallen short of one.
+
+    Attributes:
+        checks: One result or more for each check; a missing check counts as failed.
+        confidence: The judge's confidence in its answers, 0 to 1; 0 for an unreadable answer.
+        unreadable: Why no answer of the judge could be read; None when one was.
+        judge_model: The model that judged; None where rules alone decided.
+        policy_version: Fingerprint of rules, policy and judge prompt.
+        simulated: Whether the simulator stood in for the judge.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checks: tuple[CheckResult, ...]
+    confidence: float = Field(ge=0.0, le=1.0)
+    reasoning: str
+    unreadable: str | None = None
+    judge_model: str | None = None
+    policy_version: str
+    text_hash: str
+    cost_usd: float | None = None
+    simulated: bool = False
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def passed(self) -> bool:
+        """Whether every check was answered and none failed."""
+        answered = {result.check for result in self.checks}
+        return (
+            self.unreadable is None
+            and answered.issuperset(CHECKS)
+            and all(result.status != "fail" for result in self.checks)
+        )
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        """The failed checks, in the order in which they were found."""
+        return tuple(result for result in self.checks if result.status == "fail")
+
+    @property
+    def needs_review(self) -> bool:
+        """Whether a person must look: at what failed, and at what could not be judged."""
+        return not self.passed
