@@ -18,8 +18,7 @@ from guidance_agent.compliance.checks import TextVerdict, check_text
 from guidance_agent.compliance.gate import SentenceGate
 from guidance_agent.compliance.language import Words, tokens_of
 from guidance_agent.compliance.policy import load_policy
-from guidance_agent.compliance.rulebook import load_rulebook
-from guidance_agent.compliance.sentences import judge_sentence
+from guidance_agent.compliance.standard_rules import sentence_rules
 
 __all__ = ["run"]
 
@@ -33,7 +32,7 @@ def _lines(name: str) -> Iterator[Mapping[str, str | bool]]:
 
 
 def _verdict(text: str) -> TextVerdict:
-    return check_text(text, load_rulebook(), load_policy())
+    return check_text(text, sentence_rules(), load_policy())
 
 
 def _labelled(name: str, title: str) -> Iterator[Row]:
@@ -63,7 +62,7 @@ def _labelled(name: str, title: str) -> Iterator[Row]:
 def _ordinary(name: str, title: str) -> Iterator[Row]:
     sentences = held = replaced = 0
     for line in _lines(name):
-        gate = SentenceGate(load_rulebook(), lambda *_: "")
+        gate = SentenceGate(sentence_rules(), lambda *_: "")
         released = [*gate.feed(str(line["reply"])), *gate.finish()]
         sentences += gate.sentences
         held += gate.sentences_held
@@ -76,10 +75,10 @@ def _ordinary(name: str, title: str) -> Iterator[Row]:
 
 
 def _cost() -> Iterator[Row]:
-    rules = load_rulebook()
+    rules = sentence_rules()
     texts = [str(line["text"]) for line in _lines("held_out.jsonl")]
     for text in texts:
-        judge_sentence(Words(tokens_of(text)), rules, text)
+        rules.judge(Words(tokens_of(text)), text, "")
     took = []
     for text in texts:
         began = time.perf_counter()

@@ -55,9 +55,9 @@ def _opened(file: str) -> TextIO:
 def _checked(text: str) -> TextVerdict:
     from guidance_agent.compliance.checks import check_text
     from guidance_agent.compliance.policy import load_policy
-    from guidance_agent.compliance.rulebook import load_rulebook
+    from guidance_agent.compliance.standard_rules import sentence_rules
 
-    return check_text(text, load_rulebook(), load_policy())
+    return check_text(text, sentence_rules(), load_policy())
 
 
 def _as_json(verdict: TextVerdict) -> str:

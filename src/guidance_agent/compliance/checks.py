@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from guidance_agent.compliance.gate import SentenceGate
+from guidance_agent.compliance.judging_rules import SentenceRules
 from guidance_agent.compliance.language import Words, tokens_of
 from guidance_agent.compliance.policy import CheckPolicy
-from guidance_agent.compliance.rulebook import RuleBook
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
 
 __all__ = ["TextFinding", "TextVerdict", "check_text"]
@@ -62,7 +62,7 @@ class TextVerdict:
     findings: tuple[TextFinding, ...]
 
 
-def check_text(text: str, rules: RuleBook, policy: Mapping[str, CheckPolicy]) -> TextVerdict:
+def check_text(text: str, rules: SentenceRules, policy: Mapping[str, CheckPolicy]) -> TextVerdict:
     """Judge every sentence of `text` as the gate would while it streamed."""
     findings: list[TextFinding] = []
     decisions: list[TextDecision] = ["pass"]

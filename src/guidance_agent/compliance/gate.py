@@ -13,50 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from guidance_agent.compliance.clauses import clause_start
+from guidance_agent.compliance.judging_rules import SentenceRules
 from guidance_agent.compliance.language import LONGEST_WORD, Token, Words, tokens_of
-from guidance_agent.compliance.rulebook import RuleBook
-from guidance_agent.compliance.sentences import SentenceVerdict, judge_sentence
+from guidance_agent.compliance.sentences import SentenceVerdict
 
 __all__ = ["OpenGate", "Released", "SentenceGate", "TextGate", "Withholding"]
 
 LONGEST_HOLD = 1_000
-OPENINGS = frozenset(
-    (
-        *("if", "if i", "if i were", "if i was", "if it", "if it were", "if it was", "were", "were i", "were it"),
-        *(
-            "in",
-            "in your",
-            "i",
-            "i would",
-            "i 'd",
-            "i think",
-            "i believe",
-            "i suggest",
-            "we",
-            "my",
-            "my advice",
-            "my own",
-        ),
-        *("people", "people like", "someone", "someone like", "someone in", "for", "for someone", "given", "with your"),
-        *(
-            "honestly",
-            "personally",
-            "frankly",
-            "you",
-            "your",
-            "let",
-            "why",
-            "why not",
-            "do",
-            "just",
-            "take",
-            "keep",
-            "leave",
-        ),
-    )
-)
-"""Words with which a clause may begin that turns out to hold a cue; they wait for the next word."""
-LONGEST_OPENING = 3
 LONGEST_SENTENCE = 400
 """Tokens after which a sentence without an end is judged as it stands, so that the work stays linear."""
 
@@ -104,7 +68,6 @@ _ABBREVIATION = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_ABBREVIATION = 10
-_CLAUSE = frozenset(",;:–—(\n")
 
 
 class SentenceGate:
@@ -121,7 +84,7 @@ class SentenceGate:
     """
 
     def __init__(
-        self, rules: RuleBook, replace: Replace, judged: Callable[[int, SentenceVerdict], None] = lambda *_: None
+        self, rules: SentenceRules, replace: Replace, judged: Callable[[int, SentenceVerdict], None] = lambda *_: None
     ) -> None:
         self._rules = rules
         self._replace = replace
@@ -135,6 +98,7 @@ class SentenceGate:
         self._out = 0
         """How much of it has been released."""
         self._held_from: int | None = None
+        self._reader = rules.reader("")
         self._tokens: list[Token] = []
         self._last_check = ""
         self._before = 0
@@ -174,30 +138,13 @@ class SentenceGate:
     def _read_piece(self, end: int, released: list[Released]) -> None:
         for token in tokens_of(self._text[self._read : end], self._read):
             self._tokens.append(token)
-            if self._held_from is None and token.text in self._rules.cue_words:
-                self._look_for_cue(token.text)
+            if self._held_from is None and (place := self._reader.read(token)) is not None:
+                self._held_from = max(self._free, self._tokens[clause_start(self._tokens, place)].start)
         began, self._read = self._read, end
-        if self._held_from is None and not self._may_begin_a_cue():
+        if self._held_from is None and not self._reader.waits:
             self._free = end
         if self._is_end(began, end) or len(self._tokens) >= LONGEST_SENTENCE or self._is_held_too_long(end):
             self._end_sentence(end, released)
-
-    def _look_for_cue(self, last: str) -> None:
-        words = Words(self._tokens)
-        cue = self._rules.cue_at(last, words)
-        if cue is not None:
-            self._held_from = max(self._free, self._tokens[self._clause_of(cue.start)].start)
-
-    def _may_begin_a_cue(self) -> bool:
-        """Whether the clause so far is how one with a cue may begin, so that its next word must be seen first."""
-        clause = self._tokens[self._clause_of(len(self._tokens)) :]
-        return 0 < len(clause) <= LONGEST_OPENING and " ".join([token.text for token in clause]) in OPENINGS
-
-    def _clause_of(self, place: int) -> int:
-        """Return the number of the first token of the clause that holds the token with this number."""
-        while place > 0 and self._tokens[place - 1].text not in _CLAUSE:
-            place -= 1
-        return place
 
     def _is_held_too_long(self, end: int) -> bool:
         return self._held_from is not None and end - self._held_from >= LONGEST_HOLD
@@ -221,7 +168,7 @@ class SentenceGate:
             self._last_check = ""
         else:
             stretch = self._text[self._held_from : end]
-            verdict = judge_sentence(Words(self._tokens), self._rules, self._text[:end])
+            verdict = self._rules.judge(Words(self._tokens), self._text[:end], "")
             self.sentences_held += 1
             self._judged(self._before, verdict)
             released.append(self._decided(verdict, stretch))
@@ -231,6 +178,7 @@ class SentenceGate:
         self._read = self._free = self._out = 0
         self._held_from = None
         self._tokens = []
+        self._reader = self._rules.reader("")
 
     def _decided(self, verdict: SentenceVerdict, stretch: str) -> Released:
         if verdict.decision != "breach":

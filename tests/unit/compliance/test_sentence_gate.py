@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from guidance_agent.compliance.gate import Released, SentenceGate, Withholding
 from guidance_agent.compliance.policy import load_policy
-from guidance_agent.compliance.rulebook import load_rulebook
 from guidance_agent.compliance.sentences import SentenceVerdict
+from guidance_agent.compliance.standard_rules import sentence_rules
 
 STEER = "If I were you, I would take the whole pot out now."
 TEXTS = (
@@ -37,7 +37,7 @@ def replacement(verdict: SentenceVerdict, begun: bool) -> str:
 def passed(pieces: Iterable[str]) -> tuple[list[Released], list[tuple[int, SentenceVerdict]]]:
     """Return what was released, neighbouring text joined, and the verdicts on what was held."""
     verdicts: list[tuple[int, SentenceVerdict]] = []
-    gate = SentenceGate(load_rulebook(), replacement, lambda start, verdict: verdicts.append((start, verdict)))
+    gate = SentenceGate(sentence_rules(), replacement, lambda start, verdict: verdicts.append((start, verdict)))
     joined: list[Released] = []
     for released in [*(gate.feed(piece) for piece in pieces), gate.finish()]:
         for item in released:
@@ -95,7 +95,7 @@ def test_a_steer_is_withheld_and_replaced_in_its_place() -> None:
 
 def test_text_without_a_cue_is_never_kept_back_by_more_than_a_word() -> None:
     text = "A pension provider sends a statement once a year, and it shows charges in pounds. The law says so."
-    gate = SentenceGate(load_rulebook(), replacement)
+    gate = SentenceGate(sentence_rules(), replacement)
     out = ""
     for place, letter in enumerate(text, 1):
         out += "".join(item for item in gate.feed(letter) if isinstance(item, str))
