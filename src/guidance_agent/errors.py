@@ -28,7 +28,8 @@
     │   ├── ModelTimeoutError
     │   ├── MalformedResponseError
     │   ├── MidStreamError
-    │   └── StreamTruncated
+    │   ├── StreamTruncated
+    │   └── StructuredOutputError
     ├── StorageError                  the records cannot be read or written
     │   ├── DatabaseUnavailableError
     │   ├── SchemaVersionError
@@ -39,7 +40,7 @@
         └── IdleConsumerError
 
 A message says what happened, which input it was, and what to do next. `ModelError` carries what a program needs to
-decide on a retry; nothing in it holds a key or a customer's text.
+decide on a retry; nothing in it holds a key or a customer's text, but for `StructuredOutputError.excerpt`.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ __all__ = [
     "SchemaVersionError",
     "StorageError",
     "StreamTruncated",
+    "StructuredOutputError",
+    "StructuredOutputKind",
     "TimeoutPhase",
     "TurnEndedError",
     "TurnInProgressError",
@@ -91,6 +94,9 @@ __all__ = [
 ]
 
 TimeoutPhase = Literal["connect", "first_event", "between_events", "without_content", "turn"]
+StructuredOutputKind = Literal[
+    "refusal", "empty", "truncated", "unfinished", "not_json", "extra_text", "repeated_key", "wrong_schema"
+]
 
 
 class GuidanceAgentError(Exception):
@@ -267,6 +273,41 @@ class StreamTruncated(ModelError):
     """Raised when a stream ends without its terminal event; the text so far is kept."""
 
     retryable = True
+
+
+class StructuredOutputError(ModelError):
+    """Raised when an answer is not the JSON that was asked for, or could be read in two ways.
+
+    Attributes:
+        kind: What is wrong with it.
+        position: The character of the answer at which reading failed; None where no single one is to blame.
+        path: The field that breaks the schema, such as `checks.3.status`; None where the answer is no JSON.
+        excerpt: A few of the model's words from there; never part of the message, because they may be a customer's.
+        cost_usd: What the call cost; None when that is not known.
+        simulated: Whether the simulator answered.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: StructuredOutputKind,
+        position: int | None = None,
+        path: str | None = None,
+        excerpt: str = "",
+        provider: str | None = None,
+        model: str | None = None,
+        request_id: str | None = None,
+        cost_usd: float | None = None,
+        simulated: bool = False,
+    ) -> None:
+        super().__init__(message, provider=provider, model=model, request_id=request_id)
+        self.kind = kind
+        self.position = position
+        self.path = path
+        self.excerpt = excerpt
+        self.cost_usd = cost_usd
+        self.simulated = simulated
 
 
 class StorageError(GuidanceAgentError):
