@@ -21,15 +21,19 @@ from guidance_agent.core.text import TextCleaner, is_storable
 __all__ = [
     "cases",
     "consultations",
+    "corrections",
     "embedding_cache",
     "memories",
     "metadata",
     "model_calls",
     "response_cache",
+    "reviews",
     "rule_releases",
     "rules",
     "turn_events",
     "turns",
+    "verdicts",
+    "worker_slots",
 ]
 
 
@@ -269,4 +273,69 @@ response_cache = sa.Table(
     sa.Column("content", StoredText, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Index("ix_response_cache_created", "created_at"),
+)
+
+verdicts = sa.Table(
+    "verdicts",
+    metadata,
+    _id(),
+    sa.Column("turn_id", sa.ForeignKey("turns.id"), nullable=False),
+    sa.Column("consultation_id", sa.ForeignKey("consultations.id"), nullable=False),
+    sa.Column("text_hash", sa.String(64), nullable=False),
+    sa.Column("policy_version", sa.String(64), nullable=False),
+    sa.Column("purpose", sa.String(64), nullable=False),
+    sa.Column("passed", sa.Boolean, nullable=False),
+    sa.Column("needs_review", sa.Boolean, nullable=False),
+    sa.Column("verdict", sa.JSON, nullable=False),
+    sa.Column("judge_model", StoredText, nullable=True),
+    sa.Column("cost_usd", sa.Float, nullable=True),
+    sa.Column("simulated", sa.Boolean, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("turn_id", "text_hash", "policy_version", "purpose"),
+    sa.Index("ix_verdicts_created", "created_at"),
+)
+
+corrections = sa.Table(
+    "corrections",
+    metadata,
+    _id(),
+    sa.Column("turn_id", sa.ForeignKey("turns.id"), nullable=False),
+    sa.Column("verdict_id", sa.ForeignKey("verdicts.id"), nullable=False),
+    sa.Column("span_start", sa.Integer, nullable=False),
+    sa.Column("span_end", sa.Integer, nullable=False),
+    sa.Column("replacement", StoredText, nullable=False),
+    sa.Column("reason", StoredText, nullable=False),
+    sa.Column("sequence", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("delivered_at", UtcDateTime, nullable=True),
+    sa.UniqueConstraint("turn_id", "sequence"),
+)
+
+reviews = sa.Table(
+    "reviews",
+    metadata,
+    _id(),
+    sa.Column("turn_id", sa.ForeignKey("turns.id"), nullable=False),
+    sa.Column("verdict_id", sa.ForeignKey("verdicts.id"), nullable=True),
+    sa.Column("cause", sa.String(16), nullable=False),
+    sa.Column("detail", StoredText, nullable=False, default=""),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("opened_at", UtcDateTime, nullable=False),
+    sa.Column("claimed_by", StoredText, nullable=True),
+    sa.Column("claimed_at", UtcDateTime, nullable=True),
+    sa.Column("decision", sa.String(32), nullable=True),
+    sa.Column("reason", StoredText, nullable=True),
+    sa.Column("decided_by", StoredText, nullable=True),
+    sa.Column("decided_at", UtcDateTime, nullable=True),
+    sa.UniqueConstraint("turn_id", "cause"),
+    sa.Index("ix_reviews_status", "status", "opened_at"),
+)
+
+worker_slots = sa.Table(
+    "worker_slots",
+    metadata,
+    sa.Column("name", sa.String(300), primary_key=True),
+    sa.Column("holder", StoredText, nullable=False),
+    sa.Column("lease_until", sa.Float, nullable=False),
+    sa.Column("taken_at", UtcDateTime, nullable=False),
 )
