@@ -33,7 +33,7 @@ __all__ = [
 
 SimulatorMode = Literal["realistic", "instant"]
 
-OPERATIONS = ("completion", "doctor", "embedding", "guidance", "importance", "reasoning")
+OPERATIONS = ("completion", "doctor", "embedding", "gate", "guidance", "importance", "judge", "reasoning")
 """What the package asks models for; each may have settings of its own under `operations`."""
 
 
@@ -158,6 +158,12 @@ class Settings(BaseSettings):
     """Author model; None chooses by the keys that are set, or the simulator."""
     reasoning_model: str | None = None
     """Fast model for private reasoning and ratings; None chooses the author provider's fast model."""
+    judge_model: str | None = None
+    """Judges answers; None chooses another strong model of the author's provider, or the author if it has none."""
+    judge_deadline: float = Field(default=86_400.0, gt=0)
+    """Seconds after which an answer that could not be judged waits for a person."""
+    gate_model: str | None = None
+    """Decides single sentences that the rules cannot; None is the reasoning model, if a fast one is set up."""
     embedding_model: str | None = None
     """Provider model such as `openai/text-embedding-3-small`; None is the offline embedder."""
     fallbacks: tuple[str, ...] = ()

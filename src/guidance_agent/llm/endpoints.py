@@ -29,7 +29,16 @@ from guidance_agent.llm.providers.registry import (
 )
 from guidance_agent.settings import ProviderSettings, Settings
 
-__all__ = ["DefaultModels", "Resolved", "default_models", "qualified_name", "resolve", "resolve_async"]
+__all__ = [
+    "DefaultModels",
+    "JudgingModels",
+    "Resolved",
+    "default_models",
+    "judging_models",
+    "qualified_name",
+    "resolve",
+    "resolve_async",
+]
 
 _version = re.compile(r"/v\d+[a-z0-9]*(?:/|$)")
 _operation = re.compile(r"/(?:v1/messages|chat/completions)$")
@@ -48,6 +57,13 @@ class DefaultModels(NamedTuple):
     author: str
     reasoning: str
     configured: bool
+
+
+class JudgingModels(NamedTuple):
+    """Who judges whole answers, and who decides single sentences; `gate` is None where no fast model is set up."""
+
+    judge: str
+    gate: str | None
 
 
 def resolve(model: str, settings: Settings, environ: Mapping[str, str]) -> Resolved:
@@ -133,6 +149,21 @@ def default_models(settings: Settings, environ: Mapping[str, str]) -> DefaultMod
     profile = chosen or next(iter(PROFILES.values()))
     author = profile.default_model or ""
     return DefaultModels(author, named or profile.fast_model or author, chosen is not None)
+
+
+def judging_models(settings: Settings, environ: Mapping[str, str]) -> JudgingModels:
+    """Choose the models that judge what the author writes.
+
+    What the settings name wins. Otherwise it is a model of the author's own provider, so that a customer's words reach
+    nobody whom the settings did not choose: its judge, else its default model, and the author only where there is no
+    other.
+    """
+    chosen = default_models(settings, environ)
+    profile = profile_for(chosen.author.partition("/")[0])
+    others = (model for model in (profile.judge_model, profile.default_model) if model not in (None, chosen.author))
+    judge = settings.judge_model or next(others, None) or chosen.author
+    fast = settings.gate_model or settings.reasoning_model or profile.fast_model
+    return JudgingModels(qualified_name(judge), None if fast is None else qualified_name(fast))
 
 
 def _profile(model: str, provider: str, own: ProviderSettings) -> Profile:

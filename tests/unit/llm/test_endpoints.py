@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from guidance_agent.errors import ConfigurationError, MissingKeyError, UnknownModelError
-from guidance_agent.llm.endpoints import default_models, qualified_name, resolve, resolve_async
+from guidance_agent.llm.endpoints import default_models, judging_models, qualified_name, resolve, resolve_async
 from guidance_agent.llm.price_map import PriceMap, bundled_price_map
 from guidance_agent.llm.providers.base import Wire
 from guidance_agent.llm.providers.registry import PROFILES
@@ -242,3 +242,20 @@ def test_every_provider_of_the_registry_resolves(name: str) -> None:
     environ = {profile.key_variables[0]: "k", profile.base_url_variables[0]: "http://127.0.0.1:9/v1"}
     endpoint = resolve(f"{name}/model", settings(), environ).endpoint
     assert (endpoint.provider, endpoint.wire, endpoint.api_key) == (name, profile.wire, "k")
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "judge", "gate"),
+    [
+        ({}, {}, "anthropic/claude-sonnet-5", "anthropic/claude-haiku-5-5"),
+        ({}, {"OPENAI_API_KEY": "k"}, "openai/gpt-5.6-terra", "openai/gpt-6-luna"),
+        ({"model": "claude-sonnet-5"}, {}, "anthropic/claude-sonnet-5-5", "anthropic/claude-haiku-5-5"),
+        ({"model": "ollama/llama3.2"}, {"OPENAI_API_KEY": "k"}, "ollama/llama3.2", None),
+        ({"model": "ollama/llama3.2", "reasoning_model": "ollama/tiny"}, {}, "ollama/llama3.2", "ollama/tiny"),
+        ({"judge_model": "gpt-6-sol", "gate_model": "gpt-6-luna"}, {}, "openai/gpt-6-sol", "openai/gpt-6-luna"),
+    ],
+)
+def test_another_model_of_the_same_provider_judges_unless_one_is_named(
+    given: dict[str, str], environ: dict[str, str], judge: str, gate: str | None
+) -> None:
+    assert judging_models(Settings.model_validate(given), environ) == (judge, gate)

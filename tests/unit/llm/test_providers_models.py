@@ -130,6 +130,6 @@ def test_a_gemini_model_outside_the_tables_has_no_made_up_minimum() -> None:
 def test_the_default_models_of_a_provider_are_in_the_price_map(name: str) -> None:
     profile = PROFILES[name]
     price_map = bundled_price_map()
-    for model in filter(None, (profile.default_model, profile.fast_model)):
+    for model in filter(None, (profile.default_model, profile.fast_model, profile.judge_model)):
         assert model.startswith(f"{name}/")
         assert price_map.record(model) or price_map.record(model.partition("/")[2])

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from guidance_agent.cli.checks.result import Check, failed, ok, warn
 from guidance_agent.errors import ConfigurationError
-from guidance_agent.llm.endpoints import DefaultModels, default_models, resolve
+from guidance_agent.llm.endpoints import DefaultModels, default_models, judging_models, resolve
 from guidance_agent.llm.pricing import PriceTable
 from guidance_agent.llm.providers.base import Profile
 from guidance_agent.llm.providers.registry import PROFILES, profile_for
@@ -72,13 +72,18 @@ def check_models(settings: Settings, environ: Mapping[str, str], arguments: Mapp
     """Check that the chosen models can be called, and say how they were chosen."""
     try:
         chosen = default_models(settings, environ)
+        judging = judging_models(settings, environ)
         if chosen.configured:
-            resolve(chosen.author, settings, environ)
-            resolve(chosen.reasoning, settings, environ)
+            for model in filter(None, (chosen.author, chosen.reasoning, *judging)):
+                resolve(model, settings, environ)
     except ConfigurationError as error:
         return failed("Models", error)
     how = _how_chosen(chosen, settings, environ, arguments)
-    return ok("Models", f"{chosen.author} answers, {chosen.reasoning} makes notes; {how}")
+    gate = f"{judging.gate} decides doubtful sentences" if judging.gate else "nobody is asked about single sentences"
+    told = f"{chosen.author} answers, {chosen.reasoning} makes notes, {judging.judge} judges, {gate}; {how}"
+    if judging.judge == chosen.author:
+        return warn("Models", told, "The author judges its own answers: name another model in GUIDANCE_JUDGE_MODEL.")
+    return ok("Models", told)
 
 
 def _how_chosen(
@@ -96,11 +101,12 @@ def check_prices(settings: Settings, environ: Mapping[str, str]) -> Check:
     """Check that costs can be told."""
     try:
         chosen = default_models(settings, environ)
+        judging = judging_models(settings, environ)
         table = PriceTable.load(settings.prices_file)
     except ConfigurationError as error:
         return failed("Prices", error)
     told, unknown = [], []
-    for model in dict.fromkeys((chosen.author, chosen.reasoning)):
+    for model in dict.fromkeys(filter(None, (chosen.author, chosen.reasoning, *judging))):
         prices = table.prices(model)
         if prices is None:
             unknown.append(model)

@@ -65,4 +65,5 @@ ANTHROPIC = AnthropicProfile(
     base_url_variables=("ANTHROPIC_BASE_URL", "ANTHROPIC_API_BASE"),
     default_model="anthropic/claude-sonnet-5-5",
     fast_model="anthropic/claude-haiku-5-5",
+    judge_model="anthropic/claude-sonnet-5",
 )

@@ -159,6 +159,7 @@ class Profile(ABC):
         needs_key: Whether the provider's own address refuses calls without a key.
         default_model: Author model, with its provider, for a user who named none; None where there is no obvious one.
         fast_model: The same for private reasoning and ratings.
+        judge_model: The same for judging what the author wrote: another strong model, so that none marks its own work.
         cache_minimums: Minimum cacheable prefix by model id, in tokens; wins over the traits.
         context_windows: Context window by model id, in tokens; wins over the traits.
         cache_keys: Over how many keys the consultations with the same shared parts are spread, where the provider takes
@@ -173,6 +174,7 @@ class Profile(ABC):
     needs_key: bool = True
     default_model: str | None = None
     fast_model: str | None = None
+    judge_model: str | None = None
     cache_minimums: Mapping[str, int] = field(default_factory=dict)
     context_windows: Mapping[str, int] = field(default_factory=dict)
     cache_keys: int = 1

@@ -51,4 +51,5 @@ GEMINI = GeminiProfile(
     base_url_variables=("GEMINI_BASE_URL", "GEMINI_API_BASE"),
     default_model="gemini/gemini-3.8-flash",
     fast_model="gemini/gemini-3.1-flash-lite",
+    judge_model="gemini/gemini-4-argon",
 )

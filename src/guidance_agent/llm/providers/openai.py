@@ -97,4 +97,5 @@ OPENAI = OpenAIProfile(
     base_url_variables=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
     default_model="openai/gpt-6-sol",
     fast_model="openai/gpt-6-luna",
+    judge_model="openai/gpt-5.6-terra",
 )
