@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
-from guidance_agent.core.schema import consultations, turn_events, turns
+from guidance_agent.core.schema import consultations, gate_actions, turn_events, turns
 from guidance_agent.core.transcript import extend_transcript, text_hash
 from guidance_agent.core.types import ConversationRole, JsonObject, Outcome, TurnState
 from guidance_agent.errors import UnknownConsultationError
@@ -153,6 +153,12 @@ class Records:
         query = sa.select(turns).where(turns.c.id == turn_id)
         row = await self._database.run(lambda connection: connection.execute(query).mappings().first())
         return None if row is None else dict(row)
+
+    async def gate_actions(self, turn_id: str) -> tuple[JsonObject, ...]:
+        """Return the rows of what the gate did in a turn, in their order; they hold what no customer may see."""
+        query = sa.select(gate_actions).where(gate_actions.c.turn_id == turn_id).order_by(gate_actions.c.number)
+        rows = await self._database.run(lambda connection: connection.execute(query).mappings().all())
+        return tuple(dict(row) for row in rows)
 
     async def set_outcome(self, consultation_id: str, outcome: Outcome, *, reason: str, source: str) -> None:
         """Record what became of a consultation; raise `UnknownConsultationError` when there is none with this id."""

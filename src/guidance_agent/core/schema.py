@@ -23,6 +23,7 @@ __all__ = [
     "consultations",
     "corrections",
     "embedding_cache",
+    "gate_actions",
     "memories",
     "metadata",
     "model_calls",
@@ -161,6 +162,23 @@ turn_events = sa.Table(
     sa.Column("type", sa.String(32), nullable=False),
     sa.Column("text", StoredText, nullable=True),
     sa.Column("payload", sa.JSON, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+gate_actions = sa.Table(
+    "gate_actions",
+    metadata,
+    sa.Column("turn_id", sa.ForeignKey("turns.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("action", sa.String(32), nullable=False),
+    sa.Column("check", sa.String(64), nullable=True),
+    sa.Column("start", sa.Integer, nullable=False),
+    sa.Column("end", sa.Integer, nullable=False),
+    sa.Column("withheld_text", StoredText, nullable=True),
+    sa.Column("replacement", StoredText, nullable=True),
+    sa.Column("findings", sa.JSON, nullable=False),
+    sa.Column("policy_version", sa.String(64), nullable=False),
+    sa.Column("asked", sa.String(16), nullable=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
