@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from guidance_agent.compliance.decision_points import discusses_decision
 from guidance_agent.compliance.gate import SentenceGate
 from guidance_agent.compliance.judging_rules import SentenceRules
-from guidance_agent.compliance.language import Words, tokens_of
 from guidance_agent.compliance.policy import CheckPolicy
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
 
@@ -18,24 +18,6 @@ __all__ = ["TextFinding", "TextVerdict", "check_text"]
 TextDecision = Literal["pass", "undecided", "replace", "stop", "flag"]
 
 _GRAVITY: tuple[TextDecision, ...] = ("pass", "undecided", "flag", "replace", "stop")
-_CHOICES = frozenset(
-    (
-        *("annuity", "annuities", "drawdown", "transfer", "transferring", "consolidate", "consolidating", "combine"),
-        *(
-            "withdraw",
-            "withdrawal",
-            "withdrawals",
-            "withdrawing",
-            "defer",
-            "deferring",
-            "deferral",
-            "switch",
-            "switching",
-        ),
-        *("cash", "cashing", "merge", "merging", "invest", "investing", "contribute", "opt", "opting", "retire"),
-    )
-)
-_OWN = frozenset(("you", "your", "yours", "yourself", "i", "we", "let"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +59,12 @@ def check_text(text: str, rules: SentenceRules, policy: Mapping[str, CheckPolicy
         elif verdict.decision == "breach":
             decisions.extend(policy[found.check].action for found in verdict.findings if found.score > 0)
 
-    gate = SentenceGate(rules, lambda *_: "", judged)
+    gate = SentenceGate(rules, policy, judged=judged)
     gate.feed(text)
     gate.finish()
-    vocabulary = Words(tokens_of(text)).vocabulary
     return TextVerdict(
         decision=max(decisions, key=_GRAVITY.index),
         cued=gate.sentences_held > 0,
-        decision_point=not vocabulary.isdisjoint(_CHOICES) and not vocabulary.isdisjoint(_OWN),
+        decision_point=discusses_decision(text),
         findings=tuple(findings),
     )

@@ -19,13 +19,13 @@ class Statements:
     def __init__(self, statements: Sequence[Statement], alphabet: Alphabet) -> None:
         self._statements = tuple(statements)
         self._alphabet = alphabet
-        self._words = frozenset().union(
+        self.words = frozenset().union(
             *(sought.needs for each in statements for sought in (*each.patterns, *each.then))
         )
 
     def untimely(self, words: Words, *, on: date, before: Words | None) -> Iterator[tuple[Statement, int, int]]:
         """Yield what a sentence states too early, and where it stands in the text."""
-        if self._words.isdisjoint(words.vocabulary):
+        if self.words.isdisjoint(words.vocabulary):
             return
         here = Stretch(words, self._alphabet)
         for statement in self._statements:

@@ -67,6 +67,17 @@ class FigureChecker:
                     if not known or known[-1] is not topic:
                         known.append(topic)
         self._words = frozenset(self._by_word)
+        self.naming_words = frozenset().union(*(sought.needs for topic in self.topics for sought in topic.names))
+        """Words of which every name of a figure has one."""
+
+    @property
+    def stating_words(self) -> frozenset[str]:
+        """Words of which every statement of another time has one."""
+        return self._statements.words
+
+    def may_speak_of(self, words: Words) -> bool:
+        """Whether a sentence can hold anything that `check` finds; costs much less than `check`."""
+        return holds_number(words) or not self._statements.words.isdisjoint(words.vocabulary)
 
     def check(self, words: Words, text: str, *, on: date, before: Words | None = None) -> list[FigureFinding]:
         """Return what is wrong in one sentence.

@@ -1,66 +1,38 @@
 """The gate through which every piece of an answer passes before it is journaled.
 
-A gate is a function of the text and never of its pieces: what it has released after a prefix depends on that prefix
-alone. `OpenGate` releases everything at once. `SentenceGate` lets text flow word by word while the sentence that it
-belongs to carries no cue. A cue holds the sentence from the first word of the clause that holds it (or from what is not
-out yet), to its end or for 1,000 characters; then the rules decide. What they call a breach is withheld and replaced.
+A gate is a function of the text and of the answers to its questions, never of the pieces: what it has released after a
+prefix depends on that prefix alone. `SentenceGate` lets text flow word by word while the sentence that it belongs to
+carries no cue. A cue holds the sentence from the first word of the clause that holds it (or from what is not out yet),
+to its end or for 1,000 characters; then the rules decide. What they call a breach is withheld and replaced. What they
+cannot decide becomes a question, if there is somebody to ask: text behind it is read and judged meanwhile, and nothing
+passes it until it is answered.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
 
 from guidance_agent.compliance.clauses import clause_start
+from guidance_agent.compliance.decided import DEFAULT_CHECK, DecidedLine, Held, UndecidedPolicy, gravest
 from guidance_agent.compliance.judging_rules import SentenceRules
 from guidance_agent.compliance.language import LONGEST_WORD, Token, Words, tokens_of
+from guidance_agent.compliance.policy import CheckPolicy
+from guidance_agent.compliance.released import Answer, Marked, OpenGate, Question, Released, TextGate, Withholding
 from guidance_agent.compliance.sentences import SentenceVerdict
 
-__all__ = ["OpenGate", "Released", "SentenceGate", "TextGate", "Withholding"]
+__all__ = ["Marked", "OpenGate", "Question", "Released", "SentenceGate", "TextGate", "Withholding"]
 
 LONGEST_HOLD = 1_000
+LONGEST_WAIT = 200
+"""Characters for which words that may begin a cue wait for the next one."""
 LONGEST_SENTENCE = 400
 """Tokens after which a sentence without an end is judged as it stands, so that the work stays linear."""
+CONTEXT = 400
+"""Characters before a sentence that count when it is judged."""
 
-
-@dataclass(frozen=True, slots=True)
-class Withholding:
-    """A stretch of the model's text that is not shown, and the text that stands in its place."""
-
-    check: str
-    reason: str
-    replacement: str
-    withheld: str = ""
-
-
-Released: TypeAlias = str | Withholding
-
-
-class TextGate(Protocol):
-    """What stands between the model's text and the journal. Called on the event loop; must not block."""
-
-    def feed(self, text: str) -> Sequence[Released]:
-        """Take the next piece of the model's text and return what may now be shown, in order."""
-
-    def finish(self) -> Sequence[Released]:
-        """Return what may be shown once the model's text has ended, whole or cut off."""
-
-
-class OpenGate:
-    """Releases every piece as it comes."""
-
-    def feed(self, text: str) -> Sequence[Released]:
-        return (text,)
-
-    def finish(self) -> Sequence[Released]:
-        return ()
-
-
-Replace: TypeAlias = Callable[[SentenceVerdict, bool], str]
-"""Makes the text that stands for a withheld stretch; the flag says that a part of its sentence is out already."""
-
+_BLOCK = 4_096
 _PIECE = re.compile(r"\S*\s")
 _BOUNDARY = re.compile(r"[.!?…]+[\"'”’)\]*_]*\s|\n")
 _ABBREVIATION = re.compile(
@@ -70,12 +42,19 @@ _ABBREVIATION = re.compile(
 _LONGEST_ABBREVIATION = 10
 
 
+def _unheard(start: int, verdict: SentenceVerdict) -> None:
+    """Nobody wants to know."""
+
+
 class SentenceGate:
-    """Holds a sentence when it carries a cue, and withholds it when the rules call it a breach.
+    """Holds a sentence when it carries a cue, and withholds it when the rules, or a judge, call it a breach.
 
     Args:
-        rules: What is a cue, a breach, and an excuse.
-        replace: Makes the text that stands for what is withheld.
+        rules: What is a cue, and what a sentence says.
+        policy: What is done about a breach, by the name of the check.
+        asks: Whether somebody answers questions about what the rules leave undecided.
+        undecided: What is done about it otherwise.
+        before: What stands before the text, such as the question that it answers.
         judged: Told the verdict on every sentence that was held, with the place of the sentence in the whole text.
 
     Attributes:
@@ -84,11 +63,22 @@ class SentenceGate:
     """
 
     def __init__(
-        self, rules: SentenceRules, replace: Replace, judged: Callable[[int, SentenceVerdict], None] = lambda *_: None
+        self,
+        rules: SentenceRules,
+        policy: Mapping[str, CheckPolicy],
+        *,
+        asks: bool = False,
+        undecided: UndecidedPolicy = "release_and_flag",
+        before: str = "",
+        judged: Callable[[int, SentenceVerdict], None] = _unheard,
     ) -> None:
         self._rules = rules
-        self._replace = replace
+        self._policy = policy
+        self._asks = asks
         self._judged = judged
+        self._line = DecidedLine(policy, undecided)
+        self._questions: list[Question] = []
+        self._asked = 0
         self._text = ""
         """The sentence that is being read, released part included, and what has been fed after it."""
         self._read = 0
@@ -96,35 +86,60 @@ class SentenceGate:
         self._free = 0
         """How much of it may be released."""
         self._out = 0
-        """How much of it has been released."""
+        """How much of it has gone into the line of what is released."""
         self._held_from: int | None = None
-        self._reader = rules.reader("")
         self._tokens: list[Token] = []
-        self._last_check = ""
-        self._before = 0
+        self._before = before[-CONTEXT:]
+        self._reader = rules.reader(self._before)
+        self._place = 0
         """Characters of the text before the sentence that is being read."""
         self.sentences = 0
         self.sentences_held = 0
 
     @property
+    def stopped(self) -> bool:
+        return self._line.stopped
+
+    @property
     def held(self) -> str:
-        """What has been fed and not been released."""
-        return self._text[self._out :]
+        return self._line.text + self._text[self._out :]
+
+    @property
+    def queued(self) -> int:
+        return self._line.length
 
     def feed(self, text: str) -> Sequence[Released]:
-        self._text += text
-        released: list[Released] = []
-        while (end := self._next_piece()) is not None:
-            self._read_piece(end, released)
-        self._let_out(released)
-        return released
+        if self.stopped:
+            return ()
+        for start in range(0, len(text), _BLOCK):
+            # In blocks, so that the work on a long piece grows with its length and not with its square.
+            self._text += text[start : start + _BLOCK]
+            while (end := self._next_piece()) is not None:
+                self._read_piece(end)
+        self._let_out()
+        return self._released()
 
-    def finish(self) -> Sequence[Released]:
-        released: list[Released] = []
+    def finish(self, *, ask: bool = False) -> Sequence[Released]:
+        self._asks = self._asks and ask
         if self._read < len(self._text):
-            self._read_piece(len(self._text), released)
+            self._read_piece(len(self._text))
         if self._text:
-            self._end_sentence(len(self._text), released)
+            self._end_sentence(len(self._text))
+        return self._released()
+
+    def questions(self) -> Sequence[Question]:
+        questions, self._questions = self._questions, []
+        return questions
+
+    def answer(self, number: int, answer: Answer | None) -> Sequence[Released]:
+        self._line.answer(number, answer)
+        return self._released()
+
+    def _released(self) -> Sequence[Released]:
+        released = self._line.release()
+        if self._line.stopped:
+            self._questions.clear()
+            self._forget_sentence(len(self._text))
         return released
 
     def _next_piece(self) -> int | None:
@@ -135,16 +150,17 @@ class SentenceGate:
             return found.end()
         return longest if len(self._text) > longest else None
 
-    def _read_piece(self, end: int, released: list[Released]) -> None:
+    def _read_piece(self, end: int) -> None:
         for token in tokens_of(self._text[self._read : end], self._read):
             self._tokens.append(token)
             if self._held_from is None and (place := self._reader.read(token)) is not None:
                 self._held_from = max(self._free, self._tokens[clause_start(self._tokens, place)].start)
         began, self._read = self._read, end
-        if self._held_from is None and not self._reader.waits:
+        if self._held_from is None and (not self._reader.waits or end - self._free > LONGEST_WAIT):
             self._free = end
-        if self._is_end(began, end) or len(self._tokens) >= LONGEST_SENTENCE or self._is_held_too_long(end):
-            self._end_sentence(end, released)
+        is_end = self._is_end(began, end)
+        if is_end or len(self._tokens) >= LONGEST_SENTENCE or self._is_held_too_long(end):
+            self._end_sentence(end, ends=is_end)
 
     def _is_held_too_long(self, end: int) -> bool:
         return self._held_from is not None and end - self._held_from >= LONGEST_HOLD
@@ -156,37 +172,47 @@ class SentenceGate:
         before = self._text[max(0, end - _LONGEST_ABBREVIATION) : end]
         return before.endswith("\n") or _ABBREVIATION.search(before) is None
 
-    def _let_out(self, released: list[Released]) -> None:
+    def _let_out(self) -> None:
         if self._free > self._out:
-            released.append(self._text[self._out : self._free])
+            self._line.put_text(self._text[self._out : self._free])
             self._out = self._free
 
-    def _end_sentence(self, end: int, released: list[Released]) -> None:
+    def _end_sentence(self, end: int, *, ends: bool = True) -> None:
         self._free = end if self._held_from is None else self._held_from
-        self._let_out(released)
-        if self._held_from is None:
-            self._last_check = ""
-        else:
-            stretch = self._text[self._held_from : end]
-            verdict = self._rules.judge(Words(self._tokens), self._text[:end], "")
-            self.sentences_held += 1
-            self._judged(self._before, verdict)
-            released.append(self._decided(verdict, stretch))
+        self._let_out()
+        if self._held_from is not None:
+            self._judge(self._held_from, end, ends)
+        elif self._tokens:
+            self._line.put_end()
         self.sentences += bool(self._tokens)
-        self._before += end
+        self._forget_sentence(end)
+
+    def _forget_sentence(self, end: int) -> None:
+        self._place += end
+        self._before = (self._before + self._text[:end])[-CONTEXT:]
         self._text = self._text[end:]
         self._read = self._free = self._out = 0
         self._held_from = None
         self._tokens = []
-        self._reader = self._rules.reader("")
+        self._reader = self._rules.reader(self._before)
 
-    def _decided(self, verdict: SentenceVerdict, stretch: str) -> Released:
-        if verdict.decision != "breach":
-            self._last_check = ""
-            return stretch
-        finding = max(verdict.findings, key=lambda finding: finding.score)
-        space = stretch[len(stretch.rstrip()) :]
-        is_repeated = finding.check == self._last_check and not self._out
-        self._last_check = finding.check
-        replacement = "" if is_repeated else self._replace(verdict, self._out > 0)
-        return Withholding(finding.check, finding.rule, replacement + space, withheld=stretch)
+    def _judge(self, held_from: int, end: int, ends: bool) -> None:
+        text = self._text[:end]
+        verdict = self._rules.judge(Words(self._tokens), text, self._before)
+        self.sentences_held += 1
+        self._judged(self._place, verdict)
+        question = None
+        if verdict.decision == "undecided" and self._asks:
+            question, self._asked = self._asked, self._asked + 1
+            finding = gravest(verdict, self._policy)
+            check = DEFAULT_CHECK if finding is None else finding.check
+            self._questions.append(Question(number=question, sentence=text.strip(), context=self._before, check=check))
+        placed = dataclasses.replace(
+            verdict,
+            findings=tuple(
+                dataclasses.replace(each, start=each.start + self._place, end=each.end + self._place)
+                for each in verdict.findings
+            ),
+        )
+        held = Held(lead=text[:held_from], stretch=text[held_from:], ends=ends, verdict=placed, question=question)
+        self._line.put_held(held)

@@ -29,15 +29,12 @@ TEXTS = (
 )
 
 
-def replacement(verdict: SentenceVerdict, begun: bool) -> str:
-    policy = load_policy()[max(verdict.findings, key=lambda finding: finding.score).check]
-    return policy.after if begun else policy.instead
-
-
 def passed(pieces: Iterable[str]) -> tuple[list[Released], list[tuple[int, SentenceVerdict]]]:
     """Return what was released, neighbouring text joined, and the verdicts on what was held."""
     verdicts: list[tuple[int, SentenceVerdict]] = []
-    gate = SentenceGate(sentence_rules(), replacement, lambda start, verdict: verdicts.append((start, verdict)))
+    gate = SentenceGate(
+        sentence_rules(), load_policy(), judged=lambda start, verdict: verdicts.append((start, verdict))
+    )
     joined: list[Released] = []
     for released in [*(gate.feed(piece) for piece in pieces), gate.finish()]:
         for item in released:
@@ -46,6 +43,13 @@ def passed(pieces: Iterable[str]) -> tuple[list[Released], list[tuple[int, Sente
             elif item:
                 joined.append(item)
     return joined, verdicts
+
+
+def written(item: Released) -> str:
+    """What the model wrote there."""
+    if isinstance(item, str):
+        return item
+    return item.withheld if isinstance(item, Withholding) else item.text
 
 
 def cuts(text: str, rng: random.Random) -> Iterable[str]:
@@ -79,7 +83,7 @@ def test_any_text_in_any_pieces_is_the_same(parts: list[str], data: st.DataObjec
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_what_is_released_and_what_is_withheld_are_together_the_text(text: str) -> None:
     released, _ = passed([text])
-    assert "".join(item if isinstance(item, str) else item.withheld for item in released) == text
+    assert "".join(map(written, released)) == text
 
 
 def test_a_steer_is_withheld_and_replaced_in_its_place() -> None:
@@ -95,7 +99,7 @@ def test_a_steer_is_withheld_and_replaced_in_its_place() -> None:
 
 def test_text_without_a_cue_is_never_kept_back_by_more_than_a_word() -> None:
     text = "A pension provider sends a statement once a year, and it shows charges in pounds. The law says so."
-    gate = SentenceGate(sentence_rules(), replacement)
+    gate = SentenceGate(sentence_rules(), load_policy())
     out = ""
     for place, letter in enumerate(text, 1):
         out += "".join(item for item in gate.feed(letter) if isinstance(item, str))
@@ -130,5 +134,5 @@ def test_a_megabyte_without_an_end_takes_linear_time(unit: str) -> None:
         began = time.process_time()
         released, _ = passed([text])
         took.append(time.process_time() - began)
-        assert sum(len(item if isinstance(item, str) else item.withheld) for item in released) == size
+        assert sum(len(written(item)) for item in released) == size
     assert took[1] < 12 * took[0] + 1

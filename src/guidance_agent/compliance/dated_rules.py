@@ -1,0 +1,121 @@
+"""The rules of one day: what sentences say, and whether their figures agree with the facts of that day.
+
+A figure is compared as soon as the word after it is read. A right one is released with that word and does not hold its
+sentence; a wrong one is a cue like any other, and so is a word that makes a figure before it wrong.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+
+from guidance_agent.compliance.figures import FigureChecker, FigureFinding
+from guidance_agent.compliance.judging_rules import CueReader, SentenceRules
+from guidance_agent.compliance.language import Token, Words, tokens_of
+from guidance_agent.compliance.quantities import holds_number
+from guidance_agent.compliance.sentences import Finding, SentenceVerdict
+from guidance_agent.compliance.standard_rules import sentence_rules
+from guidance_agent.knowledge.loader import Knowledge
+
+__all__ = ["DatedRules", "GateRules"]
+
+
+class GateRules:
+    """All rules of the gate, built once for a knowledge base. Building reads files and takes a moment."""
+
+    def __init__(self, knowledge: Knowledge, sentences: SentenceRules | None = None) -> None:
+        self._sentences = sentence_rules() if sentences is None else sentences
+        self._figures = FigureChecker(knowledge)
+        self.version = f"{self._sentences.version}-{knowledge.version}"
+
+    def on(self, day: date) -> DatedRules:
+        """Return the rules of a day."""
+        return DatedRules(self._sentences, self._figures, day, self.version)
+
+
+class DatedRules:
+    """`SentenceRules` to which a wrong figure is a breach of `figure_amount` or `figure_year`."""
+
+    def __init__(self, sentences: SentenceRules, figures: FigureChecker, day: date, version: str) -> None:
+        self._sentences = sentences
+        self._figures = figures
+        self._day = day
+        self._version = version
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    def reader(self, before: str) -> CueReader:
+        return _DatedReader(self._sentences.reader(before), self._figures, self._day, before)
+
+    def judge(self, words: Words, text: str, before: str) -> SentenceVerdict:
+        verdict = self._sentences.judge(words, text, before)
+        if not self._figures.may_speak_of(words):
+            return verdict
+        wrong = self._figures.check(words, text, on=self._day, before=_words_of(before))
+        if not wrong:
+            return verdict
+        return SentenceVerdict(
+            decision="breach",
+            cued=True,
+            score=max(verdict.score, *(finding.score for finding in wrong)),
+            findings=tuple(sorted((*verdict.findings, *map(_finding, wrong)), key=lambda each: (each.start, each.end))),
+        )
+
+
+class _DatedReader:
+    def __init__(self, reader: CueReader, figures: FigureChecker, day: date, before: str) -> None:
+        self._reader = reader
+        self._figures = figures
+        self._day = day
+        self._before = before
+        self._tokens: list[Token] = []
+        self._calling = figures.stating_words
+        """Words at which it is worth looking; without a number there can only be a statement of another time."""
+        self._is_after_number = False
+
+    @property
+    def waits(self) -> bool:
+        return self._is_after_number or self._reader.waits
+
+    def read(self, token: Token) -> int | None:
+        self._tokens.append(token)
+        place = self._reader.read(token)
+        if place is not None:
+            return place
+        if _is_number(token.text):
+            self._is_after_number = True
+            self._calling = self._figures.naming_words
+            return None
+        is_due = self._is_after_number or token.text in self._calling
+        self._is_after_number = False
+        return self._wrong_figure() if is_due else None
+
+    def _wrong_figure(self) -> int | None:
+        # Offsets are all that is wanted here: what the tokens say is enough, without the text that they were read from.
+        wrong = self._figures.check(Words(self._tokens), "", on=self._day, before=_words_of(self._before))
+        if not wrong:
+            return None
+        return next(number for number, token in enumerate(self._tokens) if token.end > wrong[0].start)
+
+
+@lru_cache(maxsize=64)
+def _words_of(before: str) -> Words | None:
+    return Words(tokens_of(before)) if before else None
+
+
+@lru_cache(maxsize=4_096)
+def _is_number(word: str) -> bool:
+    return holds_number(Words((Token(word, 0, len(word)),)))
+
+
+def _finding(wrong: FigureFinding) -> Finding:
+    return Finding(
+        check=wrong.check,
+        rule=f"{wrong.check}.{wrong.figure}",
+        start=wrong.start,
+        end=wrong.end,
+        cue=wrong.said,
+        score=wrong.score,
+    )
