@@ -22,6 +22,7 @@ from guidance_agent.errors import ConfigurationError
 
 __all__ = [
     "OPERATIONS",
+    "GateSettings",
     "OperationSettings",
     "ProviderSettings",
     "ResponseCacheSettings",
@@ -97,6 +98,23 @@ class OperationSettings(_Section):
     """What differs for one of `OPERATIONS`, whichever provider answers it."""
 
     retry: RetrySettings | None = None
+
+
+class GateSettings(_Section):
+    """The gate between the model's text and the customer. `deadline` is in seconds.
+
+    `actions` overrides what is done about a breach, by the name of the check.
+    """
+
+    mode: Literal["on", "off"] = "on"
+    ask: bool = True
+    """Whether a fast model is asked about sentences that the rules leave undecided, where there is one."""
+    deadline: float = Field(default=0.8, gt=0, le=30)
+    """After this long without an answer about a sentence, `undecided` says what happens to it."""
+    undecided: Literal["release_and_flag", "replace"] = "release_and_flag"
+    actions: dict[str, Literal["replace", "stop", "flag"]] = Field(default_factory=dict)
+    closing: bool = True
+    """Whether the program adds a signpost and a risk warning where the answer lacks them."""
 
 
 class ResponseCacheSettings(_Section):
@@ -189,6 +207,7 @@ class Settings(BaseSettings):
     timeouts: TimeoutSettings = TimeoutSettings()
     retry: RetrySettings = RetrySettings()
     response_cache: ResponseCacheSettings = ResponseCacheSettings()
+    gate: GateSettings = GateSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     operations: Annotated[dict[str, OperationSettings], AfterValidator(_known_operations)] = Field(default_factory=dict)
 
