@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
@@ -17,7 +17,10 @@ from sqlalchemy.engine import Dialect
 from guidance_agent.core.embedding_column import Embedding
 from guidance_agent.core.stored_json import stored_json
 
-__all__ = ["Row", "insert_rows", "update_rows"]
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+__all__ = ["Row", "insert_or_change", "insert_rows", "update_rows"]
 
 Row = Mapping[str, Any]
 _UNREADABLE = re.compile(r"\\u(0000|d[89a-f])")
@@ -51,6 +54,18 @@ def update_rows(connection: sa.Connection, table: sa.Table, changes: Iterable[tu
             connection.execute(_update(table), [{"row_id": row_id, **values} for row_id, values in some])
         else:
             connection.execute(_update_document(table, names), {"rows": document})
+
+
+def insert_or_change(dialect: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """Return the insert of a database that can say what happens to rows which are there already."""
+    # Imported where it is used: the other database's dialect would cost a process time before its first text.
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)
 
 
 # Statements are built once: building one costs more than running it.

@@ -7,7 +7,7 @@ import os
 import sqlalchemy as sa
 
 from guidance_agent.core.database_url import shown_url
-from guidance_agent.core.embedding_column import store_vectors
+from guidance_agent.core.embedding_column import know_when_reflected, store_vectors
 from guidance_agent.core.stored_json import stored_json
 from guidance_agent.errors import DatabaseUnavailableError
 
@@ -54,6 +54,7 @@ class PostgresServer:
     def create_engine(self) -> sa.Engine:
         from guidance_agent.core import postgres_connection
 
+        know_when_reflected()
         defaults = {
             name: value
             for name, (value, variable) in _CONNECTION_OPTIONS.items()

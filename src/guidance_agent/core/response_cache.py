@@ -10,8 +10,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
+from guidance_agent.core.bulk import insert_or_change
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.schema import response_cache
@@ -53,7 +53,7 @@ class ResponseCacheTable:
             "simulated": simulated,
             "created_at": self._clock.now(),
         }
-        insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(response_cache)
+        insert = insert_or_change(self._database.engine.dialect.name, response_cache)
         changed = {name: insert.excluded[name] for name in values if name != "key"}
         statement = insert.values(values).on_conflict_do_update(index_elements=["key"], set_=changed)
         oldest = self._oldest_alive()

@@ -16,8 +16,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
+from guidance_agent.core.bulk import insert_or_change
 from guidance_agent.core.schema import embedding_cache
 from guidance_agent.errors import ConfigurationError, InputError, MalformedResponseError
 from guidance_agent.retrieval.hashed import HASHED_MODEL, HashedEmbedder
@@ -241,7 +241,7 @@ class CachedEmbedder:
     async def _store(self, made: Mapping[str, FloatArray]) -> None:
         now = self._clock.now()
         rows = [{"key": key, "vector": vector_to_bytes(vector), "created_at": now} for key, vector in made.items()]
-        insert = (sqlite.insert if self._database.is_sqlite else postgresql.insert)(embedding_cache)
+        insert = insert_or_change(self._database.engine.dialect.name, embedding_cache)
         renewed = {name: insert.excluded[name] for name in ("vector", "created_at")}
         statement = insert.on_conflict_do_update(index_elements=["key"], set_=renewed)
         expired = embedding_cache.c.created_at <= now - self._max_age

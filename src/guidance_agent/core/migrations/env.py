@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from guidance_agent.core.database import database_url
+from guidance_agent.core.embedding_column import know_when_reflected
 from guidance_agent.core.schema import metadata
 from guidance_agent.settings import Settings
 
@@ -27,6 +28,7 @@ given = context.config.attributes.get("connection")
 if given is not None:
     _run(given)
 else:
+    know_when_reflected()
     url = database_url(Settings.load())
     with sa.create_engine(url).begin() as own:
         _run(own)
