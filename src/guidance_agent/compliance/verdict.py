@@ -6,9 +6,10 @@ look, is computed here from those answers, so that no verdict can contradict its
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 __all__ = [
     "CHECKS",
@@ -60,9 +61,18 @@ class CheckResult(BaseModel):
     source: CheckSource
     reason: NotApplicableReason | None = None
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if len({self.quote is None, self.start is None, self.end is None}) > 1:
+            raise ValueError("quote, start and end come together or not at all")
+        is_left_out = self.status == "not_applicable"
+        if is_left_out != (self.reason is not None) or (is_left_out and self.source != "program"):
+            raise ValueError("a check is left out by the program, with its reason, or not at all")
+        return self
+
 
 class Verdict(BaseModel):
-    """A verdict, whole or fallen short of one.
+    """A verdict, whole or fallen short of one; its JSON reads back, what is computed is computed again.
 
     Attributes:
         checks: One result or more for each check; a missing check counts as failed.
@@ -85,6 +95,13 @@ class Verdict(BaseModel):
     cost_usd: float | None = None
     simulated: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_computed(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {name: value for name, value in values.items() if name not in cls.model_computed_fields}
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
@@ -96,12 +113,13 @@ class Verdict(BaseModel):
             and all(result.status != "fail" for result in self.checks)
         )
 
-    @property
-    def failures(self) -> tuple[CheckResult, ...]:
-        """The failed checks, in the order in which they were found."""
-        return tuple(result for result in self.checks if result.status == "fail")
-
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def needs_review(self) -> bool:
         """Whether a person must look: at what failed, and at what could not be judged."""
         return not self.passed
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        """The failed checks, in the order in which they were found."""
+        return tuple(result for result in self.checks if result.status == "fail")

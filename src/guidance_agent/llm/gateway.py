@@ -98,6 +98,15 @@ class ModelGateway:
     async def aclose(self) -> None:
         """Close the streams that are still open, then the connections."""
         self._closed = True
+        await self.release()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether calls run or connections are kept, on whichever event loop."""
+        return bool(self._transports or self._open or self._tasks)
+
+    async def release(self) -> None:
+        """Close open streams and connections; a later call opens new ones, on whichever event loop it runs."""
         for core in tuple(self._open):
             await core.aclose("closed_early")
         while self._tasks:

@@ -75,7 +75,7 @@ class StructuredCompletion(Generic[Output]):
 
 
 async def complete(
-    gateway: ModelGateway, request: ModelRequest, *, output: type[Output]
+    gateway: ModelGateway, request: ModelRequest, *, output: type[Output], thinking_tokens: int = 0
 ) -> StructuredCompletion[Output]:
     """Ask for an answer of the type `output` and return it.
 
@@ -83,6 +83,7 @@ async def complete(
         gateway: The way to the model.
         request: The request; its `response_schema` is replaced by that of `output`.
         output: The pydantic model that the answer must be.
+        thinking_tokens: Added to `max_tokens` where the model cannot but think, and what it thinks counts.
 
     Raises:
         StructuredOutputError: the answer is none that can be read.
@@ -92,7 +93,8 @@ async def complete(
     schema = answer_schema(output)
     call, _ = await gateway.routed(request)
     holds_schemas = call.traits.native_schema
-    asked = replace(request, response_schema=schema if holds_schemas else None)
+    limit = request.max_tokens + (thinking_tokens if call.traits.always_thinks else 0)
+    asked = replace(request, response_schema=schema if holds_schemas else None, max_tokens=limit)
     if not holds_schemas or request.fallbacks:
         asked = replace(asked, messages=_asking_in_words(request.messages, schema))
     completion = await gateway.complete(asked)
