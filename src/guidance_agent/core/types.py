@@ -27,6 +27,7 @@ __all__ = [
     "CustomerProfile",
     "HistoryEntry",
     "JsonObject",
+    "Judgement",
     "Literacy",
     "Outcome",
     "Pension",
@@ -39,6 +40,7 @@ HistoryEntry: TypeAlias = Mapping[str, str]
 """`{"role": "customer" | "advisor", "content": str}`; `user` and `assistant` mean the same."""
 Literacy = Literal["low", "medium", "high"]
 Outcome = Literal["open", "passed", "failed"]
+Judgement = Literal["pending", "passed", "failed", "unjudged_needs_review"]
 TurnState = Literal["streaming", "completed", "closed_early", "failed", "process_died"]
 
 
