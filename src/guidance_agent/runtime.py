@@ -24,6 +24,9 @@ from guidance_agent.errors import ConfigurationError
 from guidance_agent.settings import ProviderSettings, Settings
 
 if TYPE_CHECKING:
+    from guidance_agent.compliance.gatekeeper import Gatekeeper
+    from guidance_agent.compliance.sentence_judge import SentenceJudge
+    from guidance_agent.compliance.validator import GuidanceValidator
     from guidance_agent.core.background import BackgroundWorker
     from guidance_agent.core.database import Database
     from guidance_agent.core.journal import Journal
@@ -61,9 +64,12 @@ class Runtime:
     retriever: Retriever
     memory: MemoryStream
     rules: ReleasedRules
+    gates: Gatekeeper
     model: str
     reasoning_model: str
     simulated: bool
+    validator: GuidanceValidator
+    sentence_judge: SentenceJudge | None
 
     def __init__(
         self,
@@ -94,6 +100,7 @@ class Runtime:
             await self._open_records(stack)
             await self._open_models(stack)
             await self._open_knowledge()
+            await self._open_judges()
             await self._open_background(stack)
             self._stack = stack.pop_all()
         return self
@@ -181,12 +188,14 @@ class Runtime:
         self.settings = self.settings.model_copy(update={"providers": {**self.settings.providers, provider: local}})
 
     async def _open_knowledge(self) -> None:
+        from guidance_agent.compliance.gatekeeper import Gatekeeper
         from guidance_agent.core.memory import MemoryStream
         from guidance_agent.knowledge.loader import load_knowledge
         from guidance_agent.retrieval.embeddings import CachedEmbedder, Embedder, HashedEmbedder, ProviderEmbedder
         from guidance_agent.retrieval.retriever import Retriever
 
         self.knowledge = await asyncio.to_thread(load_knowledge, self.settings.knowledge_dir)
+        self.gates = await asyncio.to_thread(Gatekeeper, self.settings.gate, self.knowledge)
         embedder: Embedder = HashedEmbedder()
         if self.settings.embedding_model is not None:
             provider = ProviderEmbedder(self.gateway, self.settings.embedding_model)
@@ -196,6 +205,20 @@ class Runtime:
         self.retriever = Retriever(
             self.knowledge, self.database, embedder, self.memory, include_simulated=self.simulated, clock=self.clock
         )
+
+    async def _open_judges(self) -> None:
+        from guidance_agent.compliance.policy_version import judging_version
+        from guidance_agent.compliance.sentence_judge import SentenceJudge
+        from guidance_agent.compliance.validator import GuidanceValidator
+        from guidance_agent.llm.endpoints import judging_models
+
+        for named in filter(None, (self.settings.judge_model, self.settings.gate_model)):
+            # Answers do without these for a while; a wrong name or a missing key is told before the first of them.
+            await self.gateway.address(named)
+        chosen = judging_models(self.settings, self._environ)
+        await asyncio.to_thread(judging_version)
+        self.validator = GuidanceValidator(self.gateway, chosen.judge, self.knowledge, clock=self.clock)
+        self.sentence_judge = None if chosen.gate is None else SentenceJudge(self.gateway, chosen.gate)
 
     async def _open_background(self, stack: contextlib.AsyncExitStack) -> None:
         if not self.settings.background:

@@ -23,7 +23,6 @@ from guidance_agent.compliance.judge_checks import judge_checks, words_of
 from guidance_agent.compliance.judge_prompt import judge_prompt
 from guidance_agent.compliance.policy_version import judging_version
 from guidance_agent.compliance.quotes import QuotedText
-from guidance_agent.compliance.rule_results import ExaminedText, TextRules
 from guidance_agent.compliance.verdict import CHECKS, CheckName, CheckResult, NotApplicableReason, Verdict
 from guidance_agent.core.clock import Clock, SystemClock
 from guidance_agent.core.text import is_storable
@@ -35,6 +34,7 @@ from guidance_agent.llm import structured
 from guidance_agent.llm.messages import ModelCall, ModelRequest
 
 if TYPE_CHECKING:
+    from guidance_agent.compliance.rule_results import ExaminedText, TextRules
     from guidance_agent.llm.gateway import ModelGateway
 
 __all__ = ["ComplianceValidator", "GuidanceValidator"]
@@ -59,7 +59,6 @@ class GuidanceValidator:
         self._gateway = gateway
         self._knowledge = knowledge
         self._clock = clock or SystemClock()
-        self._rules = TextRules(knowledge)
 
     @cached_property
     def policy_version(self) -> str:
@@ -108,7 +107,7 @@ class GuidanceValidator:
             on=day,
             ids={"turn_id": turn_id, "consultation_id": consultation_id},
         )
-        examined = await asyncio.to_thread(self._rules.examine, text, question=question, on=day)
+        examined = await asyncio.to_thread(self._examine, text, question, day)
         try:
             answered = await structured.complete(
                 self._gateway, request, output=JudgeAnswer, thinking_tokens=_THINKING_TOKENS
@@ -158,17 +157,17 @@ class GuidanceValidator:
         turn_id: str | None = None,
         consultation_id: str | None = None,
     ) -> Verdict:
-        """Return what `validate` returns, for scripts and notebooks without `await`.
+        """Return what `validate` returns, for scripts without `await`.
 
-        The gateway must not be in use elsewhere: it is used on a loop of its own for this call, and its connections
-        are closed afterwards.
+        The gateway is used on an event loop of its own for this call, and its connections are closed afterwards; one
+        that is in use elsewhere cannot be.
         """
         from guidance_agent.core.loop_thread import LoopThread
 
-        if self._gateway.is_in_use:
+        if self._gateway.is_in_use or _in_event_loop():
             raise ConfigurationError(
-                "The synchronous call uses the gateway on an event loop of its own, and this gateway has connections "
-                "on another one. Use `await validate(...)`, or give the validator a gateway of its own."
+                "The synchronous call uses the gateway on an event loop of its own, and one runs here or has "
+                "connections of the gateway. Use `await validate(...)`, which notebooks understand too."
             )
 
         async def work() -> Verdict:
@@ -188,6 +187,16 @@ class GuidanceValidator:
 
         with LoopThread() as loop:
             return loop.call(work())
+
+    @cached_property
+    def _rules(self) -> TextRules:
+        # The rules take longer to import than everything else here, and are not needed before a reply has ended.
+        from guidance_agent.compliance.rule_results import TextRules
+
+        return TextRules(self._knowledge)
+
+    def _examine(self, text: str, question: str, on: date) -> ExaminedText:
+        return self._rules.examine(text, question=question, on=on)
 
     def _request(
         self,
@@ -312,6 +321,14 @@ class _Findings:
             end=end,
             source="judge",
         )
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _absent_topics(texts: Sequence[str]) -> frozenset[CheckName]:

@@ -13,8 +13,8 @@ __all__ = ["MOVES_PREFIX", "consecutive_requests", "moved_prefixes"]
 
 MOVES_PREFIX = "moves_prefix(reason): the prompts of a consultation may change before their last message, and why"
 
-Line = tuple[str, str]
-"""A consultation and a model."""
+Line = tuple[str, str, str]
+"""A consultation, a model, and whose prompt it is: answer and notes share one, a judge has its own."""
 
 
 def consecutive_requests(
@@ -30,7 +30,8 @@ def consecutive_requests(
     for record in records:
         call = calls.get(record.request_id)
         if call is not None and "consultation_id" in call.metadata and record.body is not None:
-            lines.setdefault((call.metadata["consultation_id"], record.model), []).append(record)
+            prompt = "advisor" if call.operation in ("guidance", "reasoning") else call.operation
+            lines.setdefault((call.metadata["consultation_id"], record.model, prompt), []).append(record)
     for line, received in lines.items():
         for before, after in itertools.pairwise(received):
             yield line, before, after
