@@ -14,11 +14,12 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from guidance_agent.llm.messages import FinishReason, Usage
 
 __all__ = [
+    "AnswerEnd",
     "Completed",
     "ContextRetrieved",
     "Corrected",
@@ -34,6 +35,10 @@ __all__ = [
     "event_from_json",
     "event_to_json",
 ]
+
+
+AnswerEnd: TypeAlias = FinishReason | Literal["stopped_by_gate"]
+"""Why an answer ended: as the model says, or because the gate ended it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +125,7 @@ class Completed(_Base):
     """The answer is whole; `text` is all that was released."""
 
     text: str
-    finish_reason: FinishReason
+    finish_reason: AnswerEnd
     usage: Usage | None
     timing: TurnTiming
     cost_usd: float | None
@@ -142,8 +147,9 @@ class Failed(_Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged(_Base):
-    """A verdict on the delivered text has been stored."""
+    """A verdict on the delivered text has been stored; `verdict` is that of `compliance.verdict.Verdict` as JSON."""
 
+    verdict_id: str
     verdict: Mapping[str, Any]
 
 

@@ -99,7 +99,7 @@ EXAMPLES: dict[str, Event] = {
         simulated=False,
     ),
     "failed": Failed(turn_id="t", sequence=3, error="StreamTruncated", message="cut off"),
-    "judged": Judged(turn_id="t", sequence=4, verdict={"passed": True, "checks": [{"id": "advice"}]}),
+    "judged": Judged(turn_id="t", sequence=4, verdict_id="v", verdict={"passed": True, "checks": [{"id": "advice"}]}),
     "corrected": Corrected(turn_id="t", sequence=5, start=0, end=1, replacement="y", reason="r", verdict_id="v"),
 }
 

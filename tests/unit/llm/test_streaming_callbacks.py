@@ -229,7 +229,7 @@ TOOLS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_events_are_the_text_of_their_turn(tool: str) -> None:
-    judged = Judged(**STARTED, verdict={})
+    judged = Judged(**STARTED, verdict_id="v", verdict={})
     for events in ([TEXT, DONE], [TEXT, DONE, judged]):
         assert "".join(await TOOLS[tool](Items(*events))) == "From 55."
 
