@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from guidance_agent.provider_simulator.answer import Answer, ToolUse
+from guidance_agent.provider_simulator.answers.findings import describe_findings
 from guidance_agent.provider_simulator.answers.guidance import guidance_text, notes_text
-from guidance_agent.provider_simulator.answers.judgement import find_steer
-from guidance_agent.provider_simulator.answers.reading import read_prompt, stems, tagged
+from guidance_agent.provider_simulator.answers.judgement import find_steer, judged_text
+from guidance_agent.provider_simulator.answers.reading import read_prompt, shown_schema, stems, tagged
 from guidance_agent.provider_simulator.prompt import Prompt
 from guidance_agent.provider_simulator.schema_values import value_for_schema
 from guidance_agent.provider_simulator.settings import SimulatorSettings
@@ -64,8 +65,9 @@ class Composer:
         return Answer(pieces=pieces, text_tokens=len(tokens), reasoning=reasoning)
 
     def _text(self, prompt: Prompt) -> str:
-        if prompt.schema is not None:
-            return json.dumps(self._structured(prompt, prompt.schema), ensure_ascii=False)
+        schema = prompt.schema or next(filter(None, map(shown_schema, prompt.system)), None)
+        if schema is not None:
+            return json.dumps(self._structured(prompt, schema), ensure_ascii=False)
         last = prompt.last_message
         if any(_asks_for_rating(text) for text in (last, *prompt.system)):
             importance = self._importance(last)
@@ -91,4 +93,6 @@ class Composer:
         value = value_for_schema(schema, seed=self._settings.seed, steer=steer)
         if isinstance(value, dict) and isinstance(value.get("importance"), int):
             value["importance"] = self._importance(prompt.last_message)
+        if (text := judged_text(prompt.last_message)) is not None:
+            describe_findings(value, text=text, steer=steer, system=prompt.system)
         return value

@@ -12,7 +12,22 @@ from guidance_agent.provider_simulator.answers.judgement import Steer
 __all__ = ["value_for_schema"]
 
 _DEEPEST = 12
-_FAVOURED = ("pass", "passed", "ok", "none", "no_breach", "compliant", "allow", "release", "low", "valid", "keep")
+_FAVOURED = (
+    *(
+        "pass",
+        "passed",
+        "ok",
+        "none",
+        "no_breach",
+        "compliant",
+        "permitted",
+        "allow",
+        "release",
+        "low",
+        "valid",
+        "keep",
+    ),
+)
 _ADVERSE = ("fail", "failed", "breach", "non_compliant", "steer", "violation", "reject", "withhold", "replace", "high")
 _ABOUT_ADVICE = re.compile(r"advice|boundary|steer|recommend", re.IGNORECASE)
 _NO_WORDS = re.compile(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["Steer", "find_steer"]
+__all__ = ["Steer", "find_steer", "judged_text"]
 
 _JUDGED = re.compile(
     r"<(reply|answer|response|advisor_reply|delivered_text|delivered|judged_text|candidate|text|sentence)\b[^>]*>"
     r"\n?(.*?)\n?</\1>",
     re.DOTALL | re.IGNORECASE,
 )
+# A prompt that names a code in its first line closes each block with it, and nothing in the block can.
+_CODE = re.compile(r"[^\n]*\bcode of the blocks is ([0-9a-f]{8,64})\b")
 _STEER = re.compile(
     r"\b(?:you (?:should|ought to|need to) (?:really |definitely |probably )?"
     r"(?:transfer|take|buy|move|keep|leave|stay|sell|cash|combine|opt|go|choose|put|wait|draw)"
@@ -36,12 +38,21 @@ class Steer(NamedTuple):
     end: int
 
 
+def judged_text(message: str) -> str | None:
+    """The text that a judging request is about; None when the message is no such request."""
+    code = _CODE.match(message)
+    if code is None:
+        judged = _JUDGED.findall(message)
+        return str(judged[-1][1]) if judged else None
+    marked = re.search(rf"<(judged_\w+)-{code[1]}>\n(.*?)\n</\1-{code[1]}>", message, re.DOTALL)
+    return None if marked is None else str(marked[2])
+
+
 def find_steer(message: str) -> Steer | None:
-    """The first plain steer in the tagged text of a judging request; None without such a text or steer."""
-    judged = _JUDGED.findall(message)
-    if not judged:
+    """The first plain steer in the text of a judging request; None without such a text or steer."""
+    text = judged_text(message)
+    if text is None:
         return None
-    text = judged[-1][1]
     for sentence in _SENTENCE.finditer(text):
         found = _STEER.search(sentence.group())
         if found is None or _NEGATED.search(sentence.group()[: found.start()]):

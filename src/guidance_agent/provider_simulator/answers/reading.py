@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import calendar
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from guidance_agent.provider_simulator.prompt import Prompt
 
-__all__ = ["FactLine", "PromptReading", "read_prompt", "stems"]
+__all__ = ["FactLine", "PromptReading", "read_prompt", "shown_schema", "stems", "tagged"]
 
 _TAGGED = r"<{name}>\s*(.*?)\s*</{name}>"
 _FACT = re.compile(r"^\s*(?:[-*•]|\d+\.)\s*\[([A-Za-z][\w-]{0,39})\]\s*(.+?)\s*$", re.MULTILINE)
@@ -69,6 +71,17 @@ def tagged(text: str, name: str) -> str | None:
     """The content of the last `<name>` element; None when there is none."""
     found = re.findall(_TAGGED.format(name=name), text, re.DOTALL | re.IGNORECASE)
     return str(found[-1]) if found else None
+
+
+@lru_cache(maxsize=16)
+def shown_schema(text: str) -> dict[str, Any] | None:
+    """The JSON Schema that a prompt shows between tags of that name, where it asks for JSON in words."""
+    shown = tagged(text, "json_schema")
+    try:
+        schema = json.loads(shown) if shown is not None else None
+    except ValueError:
+        return None
+    return schema if isinstance(schema, dict) else None
 
 
 def _question_of(message: str) -> str:
