@@ -123,7 +123,9 @@ class RuleBook:
 def load_rulebook() -> RuleBook:
     """Return the package's rules; raise `PatternError` when one of them cannot be read."""
     folder = resources.files("guidance_agent.compliance") / "rules"
-    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
+    # A file of rules is named after its family; others hold words for other readers.
+    named = (entry for entry in folder.iterdir() if entry.name == "lexicon.yaml" or "_" in entry.name)
+    files = sorted((entry for entry in named if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
     texts = {entry.name: entry.read_text(encoding="utf-8") for entry in files}
     return read_rulebook(texts)
 
