@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
@@ -25,22 +26,27 @@ from guidance_agent.settings import ProviderSettings, Settings
 
 if TYPE_CHECKING:
     from guidance_agent.compliance.gatekeeper import Gatekeeper
+    from guidance_agent.compliance.judging import BackgroundJudging
     from guidance_agent.compliance.sentence_judge import SentenceJudge
     from guidance_agent.compliance.validator import GuidanceValidator
-    from guidance_agent.core.background import BackgroundWorker
+    from guidance_agent.core.background import BackgroundJob, BackgroundWorker
     from guidance_agent.core.database import Database
     from guidance_agent.core.journal import Journal
     from guidance_agent.core.memory import MemoryStream
     from guidance_agent.core.records import Records
     from guidance_agent.core.response_cache import ResponseCacheTable
     from guidance_agent.core.types import JsonObject
+    from guidance_agent.core.verdicts import VerdictRecords
     from guidance_agent.knowledge.loader import Knowledge
     from guidance_agent.llm.gateway import ModelGateway
     from guidance_agent.llm.response_cache import ResponseCache
     from guidance_agent.provider_simulator import ProviderSimulator
     from guidance_agent.retrieval.retriever import Retriever
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "RuntimeRole"]
+
+RuntimeRole = Literal["app", "worker"]
+"""What a process is for: it has turns, or works in the background alone."""
 
 SWEEP_SECONDS = 30.0
 RATING_SECONDS = 30.0
@@ -59,6 +65,7 @@ class Runtime:
     database: Database
     journal: Journal
     records: Records
+    verdicts: VerdictRecords
     gateway: ModelGateway
     knowledge: Knowledge
     retriever: Retriever
@@ -77,6 +84,7 @@ class Runtime:
         *,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
+        role: RuntimeRole = "app",
     ) -> None:
         self._given_settings = settings or Settings.load()
         self.settings = self._given_settings
@@ -84,6 +92,8 @@ class Runtime:
         self.rules = ReleasedRules()
         self._environ = os.environ if environ is None else environ
         self.simulator: ProviderSimulator | None = None
+        self.judging: BackgroundJudging | None = None
+        self._role = role
         self._background: BackgroundWorker | None = None
         self._retrieved: set[str] = set()
         self._stack: contextlib.AsyncExitStack | None = None
@@ -123,6 +133,8 @@ class Runtime:
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:
             self._retrieved.update(retrieved_memories)
+            if self.judging is not None:
+                self.judging.wake()
             self._background.wake()
 
     async def _touch_memories(self) -> None:
@@ -133,10 +145,12 @@ class Runtime:
         from guidance_agent.core.database import Database, database_url
         from guidance_agent.core.journal import Journal
         from guidance_agent.core.records import Records
+        from guidance_agent.core.verdicts import VerdictRecords
 
         url = database_url(self.settings)
         self.database = await stack.enter_async_context(Database(url, auto_migrate=self.settings.auto_migrate))
         self.records = Records(self.database, self.clock)
+        self.verdicts = VerdictRecords(self.database, self.clock)
         owner = f"{socket.gethostname()}-{os.getpid()}-{self.clock.new_id('run')[-6:]}"
         self.journal = await stack.enter_async_context(Journal(self.database, self.clock, owner=owner))
 
@@ -228,12 +242,59 @@ class Runtime:
 
         rater = MemoryRater(self.memory, self.gateway, self.reasoning_model)
         jobs = [
+            *await self._judging_jobs(stack),
             BackgroundJob(name="sweep", interval=SWEEP_SECONDS, run=self.close_dead_turns, at_start=True, wakes=False),
             BackgroundJob(name="recency", interval=RATING_SECONDS, run=self._touch_memories),
             BackgroundJob(name="importance", interval=RATING_SECONDS, run=rater.run),
             BackgroundJob(name="embeddings", interval=RATING_SECONDS, run=self.memory.embed_pending),
         ]
         self._background = await stack.enter_async_context(BackgroundWorker(jobs))
+
+    async def _judging_jobs(self, stack: contextlib.AsyncExitStack) -> list[BackgroundJob]:
+        from guidance_agent.compliance.judging import LOOK_SECONDS, BackgroundJudging
+        from guidance_agent.compliance.turn_judge import TurnJudge
+        from guidance_agent.core.background import BackgroundJob
+        from guidance_agent.core.durable import DurableRunner, Perform, open_runner
+        from guidance_agent.core.slots import RENEW_SECONDS, WorkerSlot
+
+        owner, host = self.journal.owner, socket.gethostname()
+        slot = WorkerSlot(self.database, self.clock, host=host, role=self._role, holder=owner)
+        judge = TurnJudge(
+            self.verdicts,
+            self.validator,
+            self.clock,
+            deadline=timedelta(seconds=self.settings.judge_deadline),
+            at_once=self.settings.judge_calls,
+            announce=self.journal.announce,
+        )
+
+        async def open_durable(perform: Perform, ended: Callable[[], None]) -> DurableRunner:
+            return await open_runner(self.database.url, slot, perform, ended=ended)
+
+        def look_again() -> None:
+            if self._background is not None:
+                self._background.wake("judging")
+
+        judging = BackgroundJudging(
+            self.verdicts,
+            judge,
+            self.clock,
+            open_durable,
+            is_quiet=lambda: not self.journal.live_turns,
+            ended=look_again,
+            eager=self._role == "worker",
+        )
+
+        async def keep_slot() -> None:
+            if slot.name is not None and not await slot.renew():
+                # Another process was thought to be alone: begin again, in another place.
+                await judging.stop()
+
+        self.judging = await stack.enter_async_context(judging)
+        return [
+            BackgroundJob(name="judging", interval=LOOK_SECONDS, run=judging.run),
+            BackgroundJob(name="slot", interval=RENEW_SECONDS, run=keep_slot, wakes=False),
+        ]
 
     async def close_dead_turns(self) -> tuple[str, ...]:
         """Close the turns that another process left behind, and return their ids."""

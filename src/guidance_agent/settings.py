@@ -180,6 +180,8 @@ class Settings(BaseSettings):
     """Judges answers; None chooses another strong model of the author's provider, or the author if it has none."""
     judge_deadline: float = Field(default=86_400.0, gt=0)
     """Seconds after which an answer that could not be judged waits for a person."""
+    judge_calls: int = Field(default=4, ge=1, le=256)
+    """Calls of the judge that a process makes at the same time."""
     gate_model: str | None = None
     """Decides single sentences that the rules cannot; None is the reasoning model, if a fast one is set up."""
     embedding_model: str | None = None
@@ -198,7 +200,7 @@ class Settings(BaseSettings):
     prices_file: _UserPath | None = None
     """JSON or TOML file of unit prices that override the price map."""
     background: bool = True
-    """Whether this process rates memories and closes turns that another process left behind."""
+    """Whether this process judges answers, rates memories and closes turns that another process left behind."""
     simulator: SimulatorMode = "realistic"
     """Latency of the embedded simulator: like a provider's, or none."""
     simulator_seed: int = 7

@@ -21,6 +21,7 @@ from guidance_agent.errors import ConfigurationError, InputError, TurnEndedError
 
 if TYPE_CHECKING:
     from guidance_agent.advisor.turn_run import TurnRun
+    from guidance_agent.compliance.verdict import Verdict
     from guidance_agent.settings import Settings
 
 __all__ = ["AdvisorAgent"]
@@ -141,7 +142,9 @@ class AdvisorAgent:
             use_reasoning: Whether private notes are made before the answer.
             consultation_id: The consultation to continue or begin; None finds the one that the history continues.
         """
-        return Turn(lambda: self._open_run(customer, conversation_history, use_reasoning, consultation_id))
+        return Turn(
+            lambda: self._open_run(customer, conversation_history, use_reasoning, consultation_id), self.verdict
+        )
 
     async def start_turn(
         self,
@@ -186,18 +189,21 @@ class AdvisorAgent:
         return True
 
     async def events(
-        self, turn_id: str, *, after: int = -1, customer_id: str | None = None
+        self, turn_id: str, *, after: int = -1, customer_id: str | None = None, until_judged: bool = False
     ) -> AsyncGenerator[PublicEvent, None]:
         """Yield a turn's public events again from the journal, then the live rest; the model is not asked anew.
 
         Works for any turn in the records: one that has ended, one that this advisor runs, one of another process. Ends
         when the turn has ended; the last event is `Completed` or `Failed`, or neither when the turn was stopped
-        early. Leaving this iteration does not stop the turn.
+        early, and then `Judged` and its `Corrected` if there is a verdict already. Leaving this iteration does not stop
+        the turn.
 
         Args:
             turn_id: The id that `TurnStarted` told, or `start_turn` returned.
             after: The sequence number of the last event received; -1 for all.
-            customer_id: Whose turn it must be; None does not look.
+            customer_id: Whose turn it must be; None does not look. A correction that is yielded to a named customer
+                counts as received.
+            until_judged: Whether to go on until the turn has its verdict, whoever judges it.
 
         Raises:
             UnknownTurnError: when there is no such turn, or it is another customer's.
@@ -206,10 +212,31 @@ class AdvisorAgent:
         """
         from guidance_agent.advisor.resume import follow_turn
 
-        follower = follow_turn(self._open_services, turn_id, after=after, customer_id=customer_id)
+        follower = follow_turn(
+            self._open_services, turn_id, after=after, customer_id=customer_id, until_judged=until_judged
+        )
         async with contextlib.aclosing(follower):
             async for event in follower:
                 yield event
+
+    async def verdict(self, turn_id: str, *, timeout: float | None = 30.0) -> Verdict | None:
+        """Wait for the verdict on what a turn delivered, whichever process judges it, and return it.
+
+        Args:
+            turn_id: The turn.
+            timeout: How long to wait for the turn's end and its verdict, in seconds; None waits for ever.
+
+        Returns:
+            The verdict, or None when there is none: it did not come in time, the turn delivered nothing, or it could
+            not be judged and waits for a person. No verdict never means that the text passed.
+
+        Raises:
+            UnknownTurnError: when there is no such turn.
+            StorageError: when the records cannot be read.
+        """
+        from guidance_agent.advisor.judgements import wait_for_verdict
+
+        return await wait_for_verdict(self._open_services, turn_id, timeout=timeout)
 
     async def provide_guidance(
         self,

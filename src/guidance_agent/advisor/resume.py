@@ -29,9 +29,12 @@ OWN_POLL_SECONDS = 5.0
 
 
 async def follow_turn(
-    services: AdvisorServices, turn_id: str, *, after: int, customer_id: str | None
+    services: AdvisorServices, turn_id: str, *, after: int, customer_id: str | None, until_judged: bool = False
 ) -> AsyncGenerator[PublicEvent, None]:
     """Yield the turn's public events with a sequence greater than `after`, until the turn has ended.
+
+    With `until_judged` it goes on until the turn has its verdict, or has none to wait for. A correction that is read on
+    behalf of a customer has reached that customer.
 
     Raises:
         InputError: when `after` is not a whole number of at least -1.
@@ -52,11 +55,13 @@ async def follow_turn(
             for record in progress.events:
                 yield await _event(records, turn_id, record)
                 after = record.sequence
+                if record.type == "corrected" and customer_id is not None:
+                    await services.verdicts.correction_delivered(turn_id, record.sequence)
             if len(progress.events) == PAGE:
                 continue
-            if progress.state != "streaming":
+            if progress.state != "streaming" and not (until_judged and progress.is_pending):
                 return
-            if progress.lease_until < services.clock.now().timestamp():
+            if progress.state == "streaming" and progress.lease_until < services.clock.now().timestamp():
                 await services.close_dead_turns()
             is_own = turn_id in services.journal.live_turns
             with contextlib.suppress(TimeoutError):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.journal import Journal
     from guidance_agent.core.memory import MemoryStream
     from guidance_agent.core.records import Records
+    from guidance_agent.core.verdicts import VerdictRecords
     from guidance_agent.llm.gateway import ModelGateway
     from guidance_agent.retrieval.retriever import Retriever
     from guidance_agent.settings import Settings
@@ -33,6 +34,7 @@ class AdvisorServices(Protocol):
     gateway: ModelGateway
     journal: Journal
     records: Records
+    verdicts: VerdictRecords
     retriever: Retriever
     memory: MemoryStream
     rules: ReleasedRules

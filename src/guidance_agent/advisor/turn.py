@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from guidance_agent.advisor.events import Event
 from guidance_agent.core.types import TurnState
@@ -16,8 +16,13 @@ from guidance_agent.errors import GuidanceAgentError, TurnEndedError
 
 if TYPE_CHECKING:
     from guidance_agent.advisor.turn_run import TurnRun
+    from guidance_agent.compliance.verdict import Verdict
 
 __all__ = ["Turn"]
+
+
+class _VerdictWaiter(Protocol):
+    async def __call__(self, turn_id: str, *, timeout: float | None) -> Verdict | None: ...
 
 
 class Turn:
@@ -33,9 +38,10 @@ class Turn:
         IdleConsumerError: while iterating, when no event was asked for longer than `timeouts.idle_consumer`.
     """
 
-    def __init__(self, open_run: Callable[[], Awaitable[TurnRun]]) -> None:
+    def __init__(self, open_run: Callable[[], Awaitable[TurnRun]], verdict: _VerdictWaiter) -> None:
         self._open_run: Callable[[], Awaitable[TurnRun]] | None = open_run
         self._run: TurnRun | None = None
+        self._verdict = verdict
 
     @property
     def turn_id(self) -> str:
@@ -74,6 +80,13 @@ class Turn:
         if event is None:
             raise StopAsyncIteration
         return event
+
+    async def verdict(self, *, timeout: float | None = 30.0) -> Verdict | None:
+        """Wait for the verdict on what was delivered, and return it; as `AdvisorAgent.verdict`.
+
+        Ask when the iteration has ended, or after leaving the turn: one that still waits for its caller has not ended.
+        """
+        return await self._verdict(self.turn_id, timeout=timeout)
 
     async def aclose(self) -> None:
         """End the turn if it still runs; returns when its end is recorded."""

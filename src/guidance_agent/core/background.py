@@ -39,14 +39,14 @@ class BackgroundWorker:
 
     def __init__(self, jobs: Sequence[BackgroundJob]) -> None:
         self._jobs = tuple(jobs)
-        self._wakes: list[asyncio.Event] = []
+        self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> BackgroundWorker:
         for job in self._jobs:
             wake = asyncio.Event()
             if job.wakes:
-                self._wakes.append(wake)
+                self._wakes[job.name] = wake
             self._tasks.add(asyncio.create_task(self._repeat(job, wake), name=f"background {job.name}"))
         return self
 
@@ -56,10 +56,11 @@ class BackgroundWorker:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def wake(self) -> None:
-        """Have every job that wakes look now."""
-        for wake in self._wakes:
-            wake.set()
+    def wake(self, name: str | None = None) -> None:
+        """Have the job of this name look now; None is every job that wakes."""
+        for of_job, wake in self._wakes.items():
+            if name in (None, of_job):
+                wake.set()
 
     async def _repeat(self, job: BackgroundJob, wake: asyncio.Event) -> None:
         if job.at_start:

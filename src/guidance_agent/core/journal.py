@@ -49,7 +49,7 @@ class JournalWrite:
         events: Rows of `turn_events`.
         turn_values: New values of the turn's own row.
         consultation_values: New values of the consultation's row.
-        closing: Rows that belong to the turn's end, by table.
+        closing: Rows that come after these, by table: what the gate did, and what belongs to the turn's end.
         ends: Whether the turn gives up its lease with this write.
     """
 
@@ -131,6 +131,11 @@ class Journal:
             watchers.discard(changed)
             if not watchers:
                 del self._watchers[turn_id]
+
+    def announce(self, turn_id: str) -> None:
+        """Tell those who watch a turn that something else than this journal has written of it."""
+        for changed in self._watchers.get(turn_id, ()):
+            changed.set()
 
     def notify(self, source: JournalSource) -> None:
         """Have the source's pending events written with the next commit."""
@@ -221,8 +226,7 @@ class Journal:
             else:
                 self._live.setdefault(source.turn_id, self._clock.monotonic())
             source.committed()
-            for changed in self._watchers.get(source.turn_id, ()):
-                changed.set()
+            self.announce(source.turn_id)
 
     def _fail_batch(
         self,

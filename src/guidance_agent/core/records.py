@@ -49,11 +49,15 @@ class EventRecord(NamedTuple):
 
 
 class TurnProgress(NamedTuple):
-    """How far a turn has come: its state, whose it is, its lease in seconds since the epoch, and a page of events."""
+    """How far a turn has come: its state, whose it is, its lease in seconds since the epoch, and a page of events.
+
+    `is_pending` says that it waits for its verdict.
+    """
 
     state: TurnState
     customer_id: str
     lease_until: float
+    is_pending: bool
     events: tuple[EventRecord, ...]
 
 
@@ -134,6 +138,7 @@ class Records:
                 state=turn.state,
                 customer_id=turn.customer_id,
                 lease_until=turn.lease_until,
+                is_pending=turn.judgement == "pending",
                 events=tuple(EventRecord(*row) for row in rows),
             )
 
@@ -275,7 +280,7 @@ _OPEN_CONSULTATION: sa.Select[Any] = (
     .limit(1)
 )
 _TURN_STATE: sa.Select[Any] = (
-    sa.select(turns.c.state, consultations.c.customer_id, turns.c.lease_until)
+    sa.select(turns.c.state, consultations.c.customer_id, turns.c.lease_until, turns.c.judgement)
     .join(consultations, consultations.c.id == turns.c.consultation_id)
     .where(turns.c.id == sa.bindparam("turn_id"))
 )

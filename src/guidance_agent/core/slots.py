@@ -14,9 +14,10 @@ from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.schema import worker_slots
 
-__all__ = ["SLOT_LEASE_SECONDS", "WorkerSlot"]
+__all__ = ["RENEW_SECONDS", "SLOT_LEASE_SECONDS", "WorkerSlot"]
 
 SLOT_LEASE_SECONDS = 30.0
+RENEW_SECONDS = 5.0
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 

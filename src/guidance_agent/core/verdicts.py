@@ -18,13 +18,14 @@ from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.delivered_text import DeliveredText, delivered_text
 from guidance_agent.core.schema import corrections, reviews, turn_events, turns, verdicts
-from guidance_agent.core.types import JsonObject, Judgement
+from guidance_agent.core.types import JsonObject, Judgement, TurnState
 
 __all__ = [
     "Backlog",
     "NewCorrection",
     "NewVerdict",
     "ReviewCause",
+    "Standing",
     "StoredVerdict",
     "UndeliveredCorrection",
     "VerdictRecords",
@@ -43,6 +44,13 @@ class WaitingTurn(NamedTuple):
     turn_id: str
     text_hash: str
     ended_at: datetime
+
+
+class Standing(NamedTuple):
+    """How a turn and its judgement stand; `judgement` is None where nothing was delivered, or the turn still runs."""
+
+    state: TurnState
+    judgement: Judgement | None
 
 
 class Backlog(NamedTuple):
@@ -141,10 +149,11 @@ class VerdictRecords:
 
         return await self._database.run(read)
 
-    async def judgement(self, turn_id: str) -> Judgement | None:
-        """Return the state of a turn's judgement; None where nothing was delivered, or there is no such turn."""
-        query = sa.select(turns.c.judgement).where(turns.c.id == turn_id)
-        return await self._database.run(lambda connection: connection.execute(query).scalar_one_or_none())
+    async def standing(self, turn_id: str) -> Standing | None:
+        """Return how a turn and its judgement stand; None when there is no such turn."""
+        query = sa.select(turns.c.state, turns.c.judgement).where(turns.c.id == turn_id)
+        row = await self._database.run(lambda connection: connection.execute(query).first())
+        return None if row is None else Standing(*row)
 
     async def delivered_text(self, turn_id: str) -> DeliveredText | None:
         """Return what a turn that has ended delivered; None when it has not ended, or there is no such turn."""

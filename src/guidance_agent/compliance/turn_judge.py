@@ -1,0 +1,187 @@
+"""One turn before the judge: its delivered text is read from the records, judged, and the verdict stored.
+
+The verdict, its event, the corrections and the review that follow from it, and the end of the turn's wait are one
+transaction. Judging a turn again that has its verdict does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Protocol
+from zoneinfo import ZoneInfo
+
+from guidance_agent.advisor.events import Corrected, Judged, event_to_json
+from guidance_agent.compliance.corrections import corrections_for
+from guidance_agent.core.types import CustomerProfile, HistoryEntry
+from guidance_agent.core.verdicts import NewCorrection, NewVerdict, ReviewCause, VerdictRecords
+from guidance_agent.errors import ConfigurationError, CustomerProfileError, InputError, ModelError
+
+if TYPE_CHECKING:
+    from guidance_agent.compliance.verdict import Verdict
+    from guidance_agent.core.clock import Clock
+    from guidance_agent.core.delivered_text import DeliveredText
+
+__all__ = ["Judge", "TurnJudge"]
+
+_UK = ZoneInfo("Europe/London")
+_CUT_OFF = ("length", "content_filter")
+
+_logger = logging.getLogger("guidance_agent.judging")
+
+
+class Judge(Protocol):
+    """What gives verdicts; `GuidanceValidator` is one."""
+
+    @property
+    def policy_version(self) -> str:
+        """Fingerprint of everything that a verdict depends on besides the text; may read files."""
+
+    async def validate(
+        self,
+        text: str,
+        *,
+        question: str,
+        history: Sequence[HistoryEntry] = (),
+        customer: CustomerProfile | None = None,
+        complete: bool = True,
+        on: date | None = None,
+        turn_id: str | None = None,
+        consultation_id: str | None = None,
+    ) -> Verdict:
+        """Return the verdict on a text, or raise `ModelError` when there can be none now."""
+
+
+class TurnJudge:
+    """Judges recorded turns, a few at a time.
+
+    Args:
+        deadline: How long after its end a turn is tried before a person must look at it.
+        at_once: How many calls of the judge may run at the same time.
+        announce: Called with the id of a turn whose judgement has changed.
+    """
+
+    def __init__(
+        self,
+        verdicts: VerdictRecords,
+        judge: Judge,
+        clock: Clock,
+        *,
+        deadline: timedelta,
+        at_once: int,
+        announce: Callable[[str], None],
+    ) -> None:
+        self.judged = 0
+        self.given_up = 0
+        self._verdicts = verdicts
+        self._judge = judge
+        self._clock = clock
+        self._deadline = deadline
+        self._announce = announce
+        # Protects the judge's provider, and this loop, from a burst of turns that end together.
+        self._calls = asyncio.Semaphore(at_once)
+
+    async def policy_version(self) -> str:
+        """Return the judge's version; its first use reads files, so it is read in a thread."""
+        return await asyncio.to_thread(lambda: self._judge.policy_version)
+
+    async def attempt(self, turn_id: str) -> Exception | None:
+        """Judge a turn if it waits, and return why it must be tried again; None when nothing is left to do.
+
+        Raises:
+            StorageError: when the records cannot be used.
+        """
+        text = await self._verdicts.delivered_text(turn_id)
+        if text is None or text.judgement not in ("pending", "unjudged_needs_review"):
+            return None
+        try:
+            async with self._calls:
+                verdict = await self._validate(text)
+        except (ModelError, ConfigurationError, InputError) as error:
+            retryable = isinstance(error, ModelError) and error.retryable
+            return await self._without_verdict(text, error, retryable=retryable)
+        await self._store(text, verdict)
+        return None
+
+    async def _validate(self, text: DeliveredText) -> Verdict:
+        return await self._judge.validate(
+            text.text,
+            question=text.question,
+            history=[entry._asdict() for entry in text.history],
+            customer=_customer(text),
+            complete=text.state == "completed" and text.finish_reason not in _CUT_OFF,
+            on=text.ended_at.astimezone(_UK).date(),
+            turn_id=text.turn_id,
+            consultation_id=text.consultation_id,
+        )
+
+    async def _without_verdict(self, text: DeliveredText, error: Exception, *, retryable: bool) -> Exception | None:
+        _logger.warning("no verdict: turn=%s error=%s: %s", text.turn_id, type(error).__name__, error)
+        late = self._clock.now() - text.ended_at > self._deadline
+        if retryable and not late and text.judgement == "pending":
+            return error
+        why = "until the deadline" if retryable else "for good"
+        detail = f"The judge could not answer, {why}: {type(error).__name__}: {error}"
+        if await self._verdicts.give_up(text.turn_id, detail=detail):
+            self.given_up += 1
+            self._announce(text.turn_id)
+        return None
+
+    async def _store(self, text: DeliveredText, verdict: Verdict) -> None:
+        turn_id = text.turn_id
+
+        def judged(verdict_id: str, sequence: int) -> dict[str, object]:
+            return event_to_json(
+                Judged(
+                    turn_id=turn_id, sequence=sequence, verdict_id=verdict_id, verdict=verdict.model_dump(mode="json")
+                )
+            )
+
+        def corrected(verdict_id: str, sequence: int, correction: NewCorrection) -> dict[str, object]:
+            return event_to_json(
+                Corrected(
+                    turn_id=turn_id,
+                    sequence=sequence,
+                    start=correction.start,
+                    end=correction.end,
+                    replacement=correction.replacement,
+                    reason=correction.reason,
+                    verdict_id=verdict_id,
+                )
+            )
+
+        new = NewVerdict(
+            turn_id=turn_id,
+            text_hash=text.text_hash,
+            policy_version=verdict.policy_version,
+            passed=verdict.passed,
+            needs_review=verdict.needs_review,
+            verdict=verdict.model_dump(mode="json"),
+            judge_model=verdict.judge_model,
+            cost_usd=verdict.cost_usd,
+            simulated=verdict.simulated,
+            review=_review_cause(verdict),
+            detail=verdict.unreadable or ", ".join(dict.fromkeys(failure.check for failure in verdict.failures)),
+        )
+        corrections = () if verdict.passed else corrections_for(verdict, length=len(text.text))
+        stored = await self._verdicts.store(new, corrections, judged_payload=judged, corrected_payload=corrected)
+        if stored is not None:
+            self.judged += 1
+            self._announce(turn_id)
+
+
+def _review_cause(verdict: Verdict) -> ReviewCause | None:
+    if verdict.unreadable is not None:
+        return "unreadable"
+    return None if verdict.passed else "fail"
+
+
+def _customer(text: DeliveredText) -> CustomerProfile | None:
+    try:
+        return CustomerProfile.parse({**text.profile, "customer_id": text.customer_id})
+    except CustomerProfileError as error:
+        # Recorded by another version of the program; the text is judged all the same.
+        _logger.warning("profile not readable: turn=%s error=%s", text.turn_id, error)
+        return None
