@@ -96,11 +96,17 @@ def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(autouse=True)
 def scrubbed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No key, address or setting of the machine reaches a test, and nothing is written outside its folder."""
+    """No key, address or setting of the machine reaches a test, and nothing is written outside its folder.
+
+    The program adds no closing material and asks no model about sentences: a test that dictates an answer is about that
+    answer and the requests for it. Tests of the closing and of the asking switch them on.
+    """
     for name in list(os.environ):
         if name.startswith("GUIDANCE_") or name.endswith(_PROVIDER_VARIABLES):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("GUIDANCE_GATE__CLOSING", "off")
+    monkeypatch.setenv("GUIDANCE_GATE__ASK", "off")
 
 
 @pytest_asyncio.fixture(autouse=True)

@@ -11,12 +11,15 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guidance_agent.advisor.events import Completed, Event, TextDelta, event_to_json
 from guidance_agent.core.clock import Clock
-from guidance_agent.core.journal import Journal, JournalWrite
+from guidance_agent.core.journal import Journal, JournalWrite, Row
 from guidance_agent.errors import GuidanceAgentError, JournalError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 __all__ = ["READ_AHEAD", "Outbox"]
 
@@ -29,6 +32,11 @@ _MakeEvent = Callable[[int], Event]
 class _Waiting(NamedTuple):
     make: _MakeEvent
     public: bool
+
+
+class _WaitingRow(NamedTuple):
+    table: sa.Table
+    make: Callable[[int], Row]
 
 
 class Outbox:
@@ -55,7 +63,7 @@ class Outbox:
         self._clock = clock
         self._delivered_hash = hashlib.sha256()
         self._text = ""
-        self._waiting: list[str | _Waiting] = []
+        self._waiting: list[str | _Waiting | _WaitingRow] = []
         self._write = JournalWrite()
         self._in_flight: list[Event] = []
         self._sent = False
@@ -83,6 +91,11 @@ class Outbox:
         self._waiting.append(_Waiting(make, public=True))
         self._journal.notify(self)
 
+    def add_row(self, table: sa.Table, make: Callable[[int], Row]) -> None:
+        """Have a row written with the text and the events that are added next; `make` gets where that text begins."""
+        self._waiting.append(_WaitingRow(table, make))
+        self._journal.notify(self)
+
     def add_private(self, make: _MakeEvent) -> None:
         """Queue an event that is not public; it carries the number of the public event before it."""
         if self._waiting or self._flying:
@@ -103,6 +116,11 @@ class Outbox:
     @property
     def text(self) -> str:
         return self._text
+
+    @property
+    def released_text(self) -> str:
+        """All text that was released, what the journal has not taken yet included."""
+        return "".join([self._text, *(item for item in self._waiting if isinstance(item, str))])
 
     @property
     def delivered_hash(self) -> str:
@@ -188,6 +206,9 @@ class Outbox:
         for item in waiting:
             if isinstance(item, str):
                 pieces.append(item)
+                continue
+            if isinstance(item, _WaitingRow):
+                write.closing.append((item.table, item.make(self.text_length + sum(map(len, pieces)))))
                 continue
             self._number_text(pieces, write, now)
             if item.public:

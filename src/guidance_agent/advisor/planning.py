@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from guidance_agent.advisor.consultations import find_consultation, profile_changes, recorded_history
 from guidance_agent.advisor.conversation import Conversation, emotional_tone, phase, read_conversation
+from guidance_agent.advisor.gated_answer import AnswerGate
 from guidance_agent.advisor.prompts import (
     FactLine,
     FigureLine,
@@ -18,7 +19,6 @@ from guidance_agent.advisor.prompts import (
     build_reasoning_prompt,
 )
 from guidance_agent.advisor.turn_run import FoundIds, TurnPlan
-from guidance_agent.compliance.gate import OpenGate
 from guidance_agent.core.journal import Row
 from guidance_agent.core.schema import consultations, turns
 from guidance_agent.core.types import AdvisorProfile, CustomerProfile, HistoryEntry
@@ -145,9 +145,20 @@ async def plan_turn(
         reasoning=reasoning,
         answer=lambda notes: without_notes if notes is None else answer(notes),
         memory_row=memory_row,
-        gate=OpenGate(),
+        gate=_gate(services, conversation.question, today),
         started=started,
         simulated=services.simulated,
+    )
+
+
+def _gate(services: AdvisorServices, question: str, today: date) -> AnswerGate:
+    settings, asker = services.settings.gate, services.sentence_judge
+    return AnswerGate(
+        gate=services.gates.gate(today, question=question, asks=asker is not None),
+        policy_version=services.gates.policy_version,
+        asker=asker,
+        deadline=settings.deadline,
+        adds_closing=settings.closing,
     )
 
 

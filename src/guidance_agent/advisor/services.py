@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from guidance_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from guidance_agent.advisor.gated_answer import SentenceAsker
     from guidance_agent.advisor.prompts import ReleasedRules
+    from guidance_agent.compliance.gatekeeper import Gatekeeper
     from guidance_agent.core.clock import Clock
     from guidance_agent.core.journal import Journal
     from guidance_agent.core.memory import MemoryStream
@@ -38,9 +40,14 @@ class AdvisorServices(Protocol):
     retriever: Retriever
     memory: MemoryStream
     rules: ReleasedRules
+    gates: Gatekeeper
     model: str
     reasoning_model: str
     simulated: bool
+
+    @property
+    def sentence_judge(self) -> SentenceAsker | None:
+        """Who decides sentences that the rules of the gate leave undecided, if anybody does."""
 
     @property
     def is_open(self) -> bool:

@@ -17,12 +17,13 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guidance_agent.advisor.events import (
+    AnswerEnd,
     Completed,
     ContextRetrieved,
     Event,
@@ -31,11 +32,10 @@ from guidance_agent.advisor.events import (
     ReasoningDelta,
     TurnStarted,
     TurnTiming,
-    Withheld,
 )
+from guidance_agent.advisor.gated_answer import AnswerGate, GatedAnswer
 from guidance_agent.advisor.outbox import Outbox
-from guidance_agent.compliance.gate import Released, TextGate, Withholding
-from guidance_agent.core.schema import memories
+from guidance_agent.core.schema import gate_actions, memories
 from guidance_agent.core.text import TextCleaner
 from guidance_agent.core.transcript import extend_transcript, text_hash
 from guidance_agent.core.types import TurnState
@@ -99,7 +99,7 @@ class TurnPlan:
     reasoning: ModelRequest | None
     answer: Callable[[str | None], ModelRequest]
     memory_row: Callable[[datetime], Row]
-    gate: TextGate
+    gate: AnswerGate
     started: float
     simulated: bool
 
@@ -111,6 +111,7 @@ class TurnRun:
         self.plan = plan
         self.outbox = Outbox(plan.turn_id, plan.consultation_id, services.journal, services.clock)
         self.outbox.on_error = self._interrupt
+        self._gated = GatedAnswer(plan.gate, self.outbox, services.clock.now)
         self.exception: GuidanceAgentError | None = None
         self.state: TurnState = "streaming"
         self._services = services
@@ -206,7 +207,8 @@ class TurnRun:
         self._began = True
         try:
             if not self._caller_left:
-                await self._produce()
+                async with self._gated:
+                    await self._produce()
                 await self.outbox.drained()
         except asyncio.CancelledError:
             self._caller_left = self._caller_left or self.outbox.error is None
@@ -243,7 +245,19 @@ class TurnRun:
             _logger.exception("turn failed unexpectedly: turn=%s", self.plan.turn_id)
             self.exception = GuidanceAgentError(f"The turn failed unexpectedly: {type(error).__name__}. See the log.")
             self.exception.__cause__ = error
-        self._release(self.plan.gate.finish())
+        self._gated.decide_rest()
+        self._gated.add_closing(is_whole=self._is_whole, has_failed=self.exception is not None)
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the answer ended as the model meant it to."""
+        return self.exception is None and self._finish_reason == "stop"
+
+    @property
+    def _finish_reason(self) -> AnswerEnd | None:
+        if self._gated.stopped:
+            return "stopped_by_gate"
+        return None if self._stream is None else self._stream.finish_reason
 
     def _announce(self) -> None:
         plan, outbox = self.plan, self.outbox
@@ -301,17 +315,17 @@ class TurnRun:
             )
 
     async def _answer(self, notes: str | None) -> None:
-        gate, outbox, cleaner = self.plan.gate, self.outbox, TextCleaner()
+        gated, outbox, cleaner = self._gated, self.outbox, TextCleaner()
         stream = self._services.gateway.stream(self.plan.answer(notes))
         try:
             async with stream:
-                while (deltas := await stream.read()) is not None:
+                while not gated.stopped and (deltas := await stream.read()) is not None:
                     text = cleaner.clean("".join([delta.text for delta in deltas]))
                     if not text:
                         continue
                     if self._first_token is None:
                         self._first_token = self._services.clock.monotonic()
-                    self._release(gate.feed(text))
+                    await gated.pass_through(text)
                     if not outbox.has_room:
                         with self._callers_time():
                             await outbox.room()
@@ -320,40 +334,19 @@ class TurnRun:
             self._simulated = self._simulated or stream.simulated
             self._keep_call(stream)
             if held := cleaner.finish():
-                self._release(gate.feed(held))
+                gated.feed(held)
         if self._first_token is None and stream.finish_reason in ("stop", "length"):
             raise MalformedResponseError(
                 f"{stream.model} ended its answer without any text for the customer. Ask again, raise "
                 "max_answer_tokens if the model reasons at length, or use another model.",
                 model=stream.model,
             )
+        await gated.finish(ask=stream.finish_reason == "stop")
         self._answer_ended = True
 
     def _keep_call(self, stream: ModelStream) -> None:
         if stream.call is not None:
             self._calls.append(stream.call)
-
-    def _release(self, released: Sequence[Released]) -> None:
-        for item in released:
-            if isinstance(item, Withholding):
-                self._withhold(item)
-            elif item:
-                self.outbox.add_text(item)
-
-    def _withhold(self, item: Withholding) -> None:
-        outbox, turn_id = self.outbox, self.plan.turn_id
-        outbox.add(
-            lambda sequence: Withheld(
-                turn_id=turn_id,
-                sequence=sequence,
-                start=outbox.text_length,
-                end=outbox.text_length + len(item.replacement),
-                check=item.check,
-                reason=item.reason,
-            )
-        )
-        if item.replacement:
-            outbox.add_text(item.replacement)
 
     @contextlib.contextmanager
     def _callers_time(self) -> Iterator[None]:
@@ -388,6 +381,8 @@ class TurnRun:
             last_sequence += 1
         change = outbox.change()
         change.turn_values.update(self._turn_values(timing), last_sequence=last_sequence)
+        if (never_shown := self._gated.never_shown(outbox.text_length)) is not None:
+            change.closing.append((gate_actions, never_shown))
         if outbox.delivered_length:
             change.consultation_values["transcript_hash"] = self._transcript()
             change.closing.append((memories, self.plan.memory_row(self._services.clock.now())))
@@ -435,7 +430,7 @@ class TurnRun:
             turn_id=turn_id,
             sequence=sequence,
             text=text,
-            finish_reason=answer.finish_reason or "other",
+            finish_reason=self._finish_reason or "other",
             usage=answer.usage,
             timing=timing,
             cost_usd=cost,
@@ -453,14 +448,13 @@ class TurnRun:
 
     def _turn_values(self, timing: TurnTiming) -> dict[str, Any]:
         delivered = self.outbox.delivered_length
-        answer = self._answer_call
         return {
             "state": self.state,
             "ended_at": self._services.clock.now(),
             "text_length": self.outbox.text_length,
             "delivered_length": delivered,
             "text_hash": self.outbox.delivered_hash,
-            "finish_reason": None if answer is None else answer.finish_reason,
+            "finish_reason": self._finish_reason,
             "error": None if self.exception is None else f"{type(self.exception).__name__}: {self.exception}",
             "judgement": "pending" if delivered else None,
             "timing": dataclasses.asdict(timing),

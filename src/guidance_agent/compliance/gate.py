@@ -102,7 +102,8 @@ class SentenceGate:
 
     @property
     def held(self) -> str:
-        return self._line.text + self._text[self._out :]
+        is_holding = self._line.length or self._held_from is not None
+        return self._line.text + self._text[self._out :] if is_holding else ""
 
     @property
     def queued(self) -> int:

@@ -79,7 +79,7 @@ class TextGate(Protocol):
 
     @property
     def held(self) -> str:
-        """What has been fed and neither released nor withheld."""
+        """What is kept back because of a cue or a question; empty when only a word or two wait for the next one."""
 
     @property
     def queued(self) -> int:

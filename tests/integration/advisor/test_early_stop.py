@@ -286,7 +286,8 @@ async def test_a_slow_caller_slows_the_provider_and_costs_no_timeout(
     simulator: ProviderSimulator, wire: str, tmp_path: Path, janet: CustomerProfile
 ) -> None:
     timeouts = {"between_events": 0.4, "without_content": 0.6, "turn": 1.5}
-    settings = wired_settings(simulator, wire, tmp_path / "data", timeouts=timeouts)
+    # Megabytes take the gate longer to read than this turn may take.
+    settings = wired_settings(simulator, wire, tmp_path / "data", timeouts=timeouts, gate={"mode": "off"})
     author_says(simulator, wire, Script(bytes=_MORE_THAN_SOCKETS_BUFFER, first_ms=0, interval_ms=0))
     async with Runtime(settings, environ={}) as runtime, AdvisorAgent(runtime=runtime) as advisor:
         stream = advisor.provide_guidance_stream(janet, use_reasoning=False)

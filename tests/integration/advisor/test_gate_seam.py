@@ -8,11 +8,12 @@ import pytest
 
 from guidance_agent import AdvisorAgent, Completed, CustomerProfile, TextDelta, Withheld
 from guidance_agent.compliance.gate import OpenGate, Released, Withholding
+from guidance_agent.compliance.gatekeeper import Gatekeeper
 from guidance_agent.provider_simulator import ProviderSimulator, Script
 from tests.integration.advisor.wiring import author_says
 
 
-class HoldsSteers:
+class HoldsSteers(OpenGate):
     """Holds text until its sentence has ended and replaces those that say `you should`."""
 
     def __init__(self) -> None:
@@ -22,7 +23,7 @@ class HoldsSteers:
         *whole, self._held = (self._held + text).split("|")
         return [self._judged(sentence) for sentence in whole]
 
-    def finish(self) -> Sequence[Released]:
+    def finish(self, *, ask: bool = False) -> Sequence[Released]:
         held, self._held = self._held, ""
         return [self._judged(held)] if held else []
 
@@ -41,7 +42,7 @@ async def test_what_a_gate_withholds_is_replaced_in_its_place(
     monkeypatch: pytest.MonkeyPatch,
     cut: int,
 ) -> None:
-    monkeypatch.setattr("guidance_agent.advisor.planning.OpenGate", HoldsSteers)
+    monkeypatch.setattr(Gatekeeper, "gate", lambda *_, **__: HoldsSteers())
     said = "Some keep it. |I think you should take it. |Others take it."
     pieces = tuple(said[start : start + cut] for start in range(0, len(said), cut))
     author_says(simulator, wire, Script(pieces=pieces))
