@@ -57,6 +57,20 @@ async def _a_rating(run: Run) -> None:
     )
 
 
+async def _a_verdict(run: Run) -> None:
+    reply = (
+        "You can take a quarter of your pot tax-free or leave it invested. MoneyHelper is free. What matters to you?"
+    )
+    verdict = await run.runtime.validator.validate(reply, question="Can I take it?")
+    assert verdict.unreadable is None
+
+
+async def _a_sentence(run: Run) -> None:
+    assert run.runtime.sentence_judge is not None
+    opinion = await run.runtime.sentence_judge.ask("Both have a cost.", context="", check="advice_boundary")
+    assert opinion == "permitted"
+
+
 async def _the_doctor(run: Run) -> None:
     check = await check_online(run.runtime.settings)
     assert check.status == "ok"
@@ -74,6 +88,9 @@ PROOFS: Mapping[str, Proof] = {
     "advisor/turn_run.py TurnRun._reason stream": Proof(_two_turns, "reasoning", cached=True),
     "advisor/turn_run.py TurnRun._answer stream": Proof(_two_turns, "guidance", cached=True),
     "advisor/importance.py rate_importance complete": Proof(_a_rating, "importance", cached=False),
+    "llm/structured.py complete complete": Proof(_a_verdict, "judge", cached=True),
+    "compliance/validator.py GuidanceValidator.validate complete": Proof(_a_verdict, "judge", cached=True),
+    "compliance/sentence_judge.py SentenceJudge.ask complete": Proof(_a_sentence, "gate", cached=True),
     "cli/checks/services.py check_online complete": Proof(_the_doctor, "doctor", cached=False),
 }
 
