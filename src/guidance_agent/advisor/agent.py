@@ -20,6 +20,7 @@ from guidance_agent.core.types import AdvisorProfile, CustomerProfile, HistoryEn
 from guidance_agent.errors import ConfigurationError, InputError, TurnEndedError, TurnInProgressError
 
 if TYPE_CHECKING:
+    from guidance_agent.advisor.judgements import EarlierCorrections
     from guidance_agent.advisor.turn_run import TurnRun
     from guidance_agent.compliance.verdict import Verdict
     from guidance_agent.settings import Settings
@@ -117,7 +118,11 @@ class AdvisorAgent:
             JournalError: when text could not be recorded; it was not yielded.
             IdleConsumerError: when the iterator was kept but not asked for too long.
         """
-        async with self.consult(customer, conversation_history, use_reasoning, consultation_id=consultation_id) as turn:
+        # Without the corrections of earlier turns: who receives text alone would never see them.
+        turn = Turn(
+            lambda: self._open_run(customer, conversation_history, use_reasoning, consultation_id), self.verdict
+        )
+        async with turn:
             async for event in turn:
                 if type(event) is TextDelta:
                     yield event.text
@@ -143,7 +148,9 @@ class AdvisorAgent:
             consultation_id: The consultation to continue or begin; None finds the one that the history continues.
         """
         return Turn(
-            lambda: self._open_run(customer, conversation_history, use_reasoning, consultation_id), self.verdict
+            lambda: self._open_run(customer, conversation_history, use_reasoning, consultation_id),
+            self.verdict,
+            self._earlier_corrections,
         )
 
     async def start_turn(
@@ -339,6 +346,12 @@ class AdvisorAgent:
         self._runs[task] = run
         task.add_done_callback(self._forget)
         return run
+
+    def _earlier_corrections(self, run: TurnRun) -> EarlierCorrections:
+        from guidance_agent.advisor.judgements import EarlierCorrections
+
+        plan = run.plan
+        return EarlierCorrections(self._open_services, consultation_id=plan.consultation_id, turn_id=plan.turn_id)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         run = self._runs.pop(task)

@@ -1,18 +1,20 @@
-"""What has become of a turn's judgement, for those who wait for it."""
+"""What has become of a turn's judgement: its verdict for those who wait for it, its corrections for the next turn."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from guidance_agent.advisor.events import Corrected, event_from_json
 from guidance_agent.errors import InputError, UnknownTurnError
 
 if TYPE_CHECKING:
     from guidance_agent.advisor.services import AdvisorServices
     from guidance_agent.compliance.verdict import Verdict
+    from guidance_agent.core.verdicts import UndeliveredCorrection
 
-__all__ = ["wait_for_verdict"]
+__all__ = ["EarlierCorrections", "wait_for_verdict"]
 
 POLL_SECONDS = 0.25
 """Another process may judge, and does not announce it here."""
@@ -53,3 +55,36 @@ async def _stored(services: AdvisorServices, turn_id: str) -> Verdict | None:
 
     stored = await services.verdicts.verdict(turn_id)
     return None if stored is None else Verdict.model_validate(stored.verdict)
+
+
+class EarlierCorrections:
+    """The corrections of a consultation's earlier turns that its customer has not received.
+
+    They are read when the first is asked for, while the model of the new turn answers, and noted as received when
+    the next event is asked for: one that is lost on its way comes again with the next turn.
+    """
+
+    def __init__(self, services: AdvisorServices, *, consultation_id: str, turn_id: str) -> None:
+        self._verdicts = services.verdicts
+        self._consultation_id = consultation_id
+        self._turn_id = turn_id
+        self._left: list[UndeliveredCorrection] | None = None
+        self._handed_out: list[str] = []
+
+    async def next(self) -> Corrected | None:
+        """Return the next correction; None after the last."""
+        await self.note_delivery()
+        if self._left is None:
+            found = await self._verdicts.undelivered_corrections(self._consultation_id, before=self._turn_id)
+            self._left = list(found)
+        if not self._left:
+            return None
+        correction = self._left.pop(0)
+        self._handed_out.append(correction.id)
+        return cast("Corrected", event_from_json(correction.payload))
+
+    async def note_delivery(self) -> None:
+        """Note that what was handed out has been received."""
+        handed_out, self._handed_out = self._handed_out, []
+        if handed_out:
+            await self._verdicts.corrections_delivered(handed_out)

@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from guidance_agent.advisor.events import Event
+from guidance_agent.advisor.events import Event, TurnStarted
 from guidance_agent.core.types import TurnState
 from guidance_agent.errors import GuidanceAgentError, TurnEndedError
 
 if TYPE_CHECKING:
+    from guidance_agent.advisor.judgements import EarlierCorrections
     from guidance_agent.advisor.turn_run import TurnRun
     from guidance_agent.compliance.verdict import Verdict
 
@@ -31,6 +32,9 @@ class Turn:
     Entering reads the input and begins the turn. Leaving, closing or forgetting it ends it: the provider's socket is
     closed, and what was delivered is recorded and judged.
 
+    Corrections of earlier turns of the consultation that the customer has not received come right after `TurnStarted`.
+    They carry the id of the turn that they correct, and the number of their event there.
+
     Raises:
         InputError: on entering, when the question, the history or the customer cannot be answered.
         ConfigurationError: on entering, when the model or its key is missing or unknown.
@@ -38,10 +42,17 @@ class Turn:
         IdleConsumerError: while iterating, when no event was asked for longer than `timeouts.idle_consumer`.
     """
 
-    def __init__(self, open_run: Callable[[], Awaitable[TurnRun]], verdict: _VerdictWaiter) -> None:
+    def __init__(
+        self,
+        open_run: Callable[[], Awaitable[TurnRun]],
+        verdict: _VerdictWaiter,
+        corrections: Callable[[TurnRun], EarlierCorrections] | None = None,
+    ) -> None:
         self._open_run: Callable[[], Awaitable[TurnRun]] | None = open_run
         self._run: TurnRun | None = None
         self._verdict = verdict
+        self._corrections = corrections
+        self._earlier: EarlierCorrections | None = None
 
     @property
     def turn_id(self) -> str:
@@ -76,9 +87,17 @@ class Turn:
         return self
 
     async def __anext__(self) -> Event:
-        event = await self._entered.next_event()
+        run = self._entered
+        if self._earlier is not None:
+            correction = await self._earlier.next()
+            if correction is not None:
+                return correction
+            self._earlier = None
+        event = await run.next_event()
         if event is None:
             raise StopAsyncIteration
+        if type(event) is TurnStarted and self._corrections is not None and run.plan.continues is not None:
+            self._earlier = self._corrections(run)
         return event
 
     async def verdict(self, *, timeout: float | None = 30.0) -> Verdict | None:
@@ -92,6 +111,8 @@ class Turn:
         """End the turn if it still runs; returns when its end is recorded."""
         if self._run is not None:
             await self._run.close()
+        if self._earlier is not None:
+            await self._earlier.note_delivery()
 
     def __del__(self) -> None:
         if self._run is not None:

@@ -75,6 +75,10 @@ def opened(
     return manage()
 
 
+def remembered_at(database: Database) -> Path:
+    return Path(str(system_url(database.url).database))
+
+
 @pytest.fixture
 def work() -> Work:
     return Work()
@@ -176,7 +180,7 @@ async def test_a_process_has_one_runner_that_remembers_and_others_that_do_not(da
 
 @pytest.mark.only_on("sqlite")
 async def test_work_is_done_although_what_the_runner_remembers_is_lost(database: Database, work: Work) -> None:
-    path = Path(str(system_url(database.url).database))
+    path = remembered_at(database)
     async with opened(database, work) as runner:
         await runner.start("a")
         await until(lambda: work.ended == ["a"])
@@ -195,7 +199,7 @@ async def test_work_is_done_although_what_the_runner_remembers_is_lost(database:
 async def test_without_a_place_to_remember_work_is_done_all_the_same(
     database: Database, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Path(str(system_url(database.url).database)).mkdir()
+    remembered_at(database).mkdir()
     runner = await open_runner(database.url, slot_of(database), work.perform, ended=lambda: None)
     assert isinstance(runner, InlineRunner)
     assert "not remembered by DBOS: its database cannot be used" in caplog.text
@@ -210,7 +214,7 @@ async def test_what_is_remembered_is_its_users_alone_and_holds_keys_only(databas
     async with opened(database, work) as runner:
         await runner.start("k")
         await until(lambda: bool(work.begun) and not runner.running)
-    path = Path(str(system_url(database.url).database))
+    path = remembered_at(database)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert b"customer" not in path.read_bytes()
 
