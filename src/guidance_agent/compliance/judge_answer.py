@@ -23,8 +23,8 @@ _Status = Annotated[
 _STATED_FAILURE = re.compile(
     r"\b(?:FAIL(?:S|ED|URE)?|BREACH(?:ES|ED)?)\b"
     r"|^\W*(?i:fail(?:s|ed|ure)?|breach(?:es|ed)?)\b"
-    r"|\b(?i:status|verdict|result|overall|outcome|check)\W+(?i:(?:is|was|should be|must be)\W+)?"
-    r"(?i:(?:a|not a|not)\W+)?(?i:fail(?:s|ed|ure)?|breach|pass(?=\W+should))\b"
+    r"|\b(?i:status|verdict|result|overall|outcome)\b\W*(?:[:=]|(?i:\b(?:is|was|should be|must be|ought to be)\b))\W*"
+    r"(?i:(?:an?|not a?|rather)\W+)*(?i:fail(?:s|ed|ure)?|breach)\b"
 )
 _LETTER = re.compile(r"[^\W\d_]")
 

@@ -13,7 +13,7 @@ from guidance_agent.compliance.language import Words, tokens_of
 from guidance_agent.compliance.verdict import CHECKS, CheckName
 from guidance_agent.errors import ConfigurationError
 
-__all__ = ["JudgeCheck", "judge_checks"]
+__all__ = ["JudgeCheck", "judge_checks", "words_of"]
 
 
 class JudgeCheck(BaseModel):

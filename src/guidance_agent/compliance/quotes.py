@@ -25,13 +25,13 @@ class QuotedText:
     """A text in which quotes are looked for; reads the text once, however many they are."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self._text = text
 
     def find(self, quote: str) -> tuple[int, int] | None:
         """Return where `quote` stands first, as code points of the text; None where it does not."""
         if len(quote.strip()) < _SHORTEST:
             return None
-        start = self.text.find(quote)
+        start = self._text.find(quote)
         if start >= 0:
             return start, start + len(quote)
         plain, places = self._plain
@@ -43,7 +43,7 @@ class QuotedText:
 
     @cached_property
     def _plain(self) -> tuple[str, list[int]]:
-        return _plain(self.text)
+        return _plain(self._text)
 
 
 def _plain(text: str) -> tuple[str, list[int]]:

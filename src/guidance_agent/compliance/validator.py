@@ -13,17 +13,16 @@ same side:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from guidance_agent.compliance.judge_answer import JudgeAnswer, JudgedCheck, contradiction_in
-from guidance_agent.compliance.judge_checks import judge_checks, words_of
+from guidance_agent.compliance.judge_answer import JudgeAnswer, contradiction_in
 from guidance_agent.compliance.judge_prompt import judge_prompt
+from guidance_agent.compliance.judge_results import JudgedText, results_of_nothing
 from guidance_agent.compliance.policy_version import judging_version
-from guidance_agent.compliance.quotes import QuotedText
-from guidance_agent.compliance.verdict import CHECKS, CheckName, CheckResult, NotApplicableReason, Verdict
+from guidance_agent.compliance.verdict import Verdict
 from guidance_agent.core.clock import Clock, SystemClock
 from guidance_agent.core.text import is_storable
 from guidance_agent.core.transcript import text_hash
@@ -97,15 +96,31 @@ class GuidanceValidator:
             raise InputError("The reply holds NUL or a lone surrogate. Pass the text as it was delivered.")
         day = on or self._clock.today()
         if not text.strip():
-            return _verdict_on_nothing(text, self.policy_version, complete=complete)
-        request = self._request(
+            return Verdict(
+                checks=results_of_nothing(complete=complete),
+                confidence=1.0,
+                reasoning="The reply holds no text, so nobody was asked.",
+                policy_version=self.policy_version,
+                text_hash=text_hash(text),
+            )
+        ids = {"turn_id": turn_id, "consultation_id": consultation_id}
+        messages = await asyncio.to_thread(
+            judge_prompt,
             text,
             question=question,
             history=history,
             customer=customer,
             complete=complete,
             on=day,
-            ids={"turn_id": turn_id, "consultation_id": consultation_id},
+            knowledge=self._knowledge,
+        )
+        request = ModelRequest(
+            model=self.model,
+            messages=messages,
+            max_tokens=_ANSWER_TOKENS,
+            temperature=0.0,
+            operation="judge",
+            metadata={name: value for name, value in ids.items() if value is not None},
         )
         examined = await asyncio.to_thread(self._examine, text, question, day)
         try:
@@ -130,10 +145,9 @@ class GuidanceValidator:
             )
         said = [entry["content"] for entry in history]
         known = [] if customer is None else [str(customer.prompt_values())]
-        absent = await asyncio.to_thread(_absent_topics, [text, question, *said, *known])
-        found = _Findings(text, answer, examined, complete=complete, absent=absent)
+        judged = JudgedText(text, answer, examined, around=[question, *said, *known], complete=complete)
         return Verdict(
-            checks=tuple(found.results()),
+            checks=await asyncio.to_thread(judged.results),
             confidence=answer.confidence,
             reasoning=answer.reasoning,
             judge_model=call.model,
@@ -198,34 +212,6 @@ class GuidanceValidator:
     def _examine(self, text: str, question: str, on: date) -> ExaminedText:
         return self._rules.examine(text, question=question, on=on)
 
-    def _request(
-        self,
-        text: str,
-        *,
-        question: str,
-        history: Sequence[HistoryEntry],
-        customer: CustomerProfile | None,
-        complete: bool,
-        on: date,
-        ids: dict[str, str | None],
-    ) -> ModelRequest:
-        return ModelRequest(
-            model=self.model,
-            messages=judge_prompt(
-                text,
-                question=question,
-                history=history,
-                customer=customer,
-                complete=complete,
-                on=on,
-                knowledge=self._knowledge,
-            ),
-            max_tokens=_ANSWER_TOKENS,
-            temperature=0.0,
-            operation="judge",
-            metadata={name: value for name, value in ids.items() if value is not None},
-        )
-
     def _unreadable(
         self,
         text: str,
@@ -252,115 +238,12 @@ class GuidanceValidator:
 ComplianceValidator = GuidanceValidator
 
 
-class _Findings:
-    """Joins what the judge, the rules and the program say of each check."""
-
-    def __init__(
-        self,
-        text: str,
-        answer: JudgeAnswer,
-        examined: ExaminedText,
-        *,
-        complete: bool,
-        absent: frozenset[CheckName],
-    ) -> None:
-        self._quotes = QuotedText(text)
-        self._answer = answer
-        self._examined = examined
-        self._complete = complete
-        self._absent = absent
-
-    def results(self) -> Iterator[CheckResult]:
-        for check in CHECKS:
-            judged = [each for each in self._answer.checks if each.check == check and each.status != "not_applicable"]
-            yield from self._judged(check, judged)
-            yield from (breach for breach in self._examined.breaches if breach.check == check)
-
-    def _judged(self, check: CheckName, judged: Sequence[JudgedCheck]) -> Iterator[CheckResult]:
-        if not judged:
-            yield CheckResult(
-                check=check,
-                status="fail",
-                severity="high",
-                requirement=judge_checks()[check].requirement,
-                explanation="The judge did not answer this check.",
-                source="program",
-            )
-            return
-        reason = self._why_not_applicable(check, judged)
-        if reason is not None:
-            yield _left_out(check, reason)
-            return
-        yield from map(self._result, judged)
-
-    def _why_not_applicable(self, check: CheckName, judged: Sequence[JudgedCheck]) -> NotApplicableReason | None:
-        if judge_checks()[check].kind == "omission":
-            if not self._complete:
-                return "turn_ended_early"
-            return None if self._examined.discusses_decision else "no_decision_discussed"
-        # What was said always counts: an absent subject explains a pass and never excuses a failure.
-        passes = all(each.status == "pass" for each in judged)
-        return "topic_not_present" if passes and check in self._absent else None
-
-    def _result(self, judged: JudgedCheck) -> CheckResult:
-        entry = judge_checks()[judged.check]
-        span = self._quotes.find(judged.quote)
-        notes = [judged.explanation.strip()]
-        if judged.quote.strip() and span is None:
-            notes.append("(The judge's quote is not in the text and was dropped.)")
-        requirement = judged.requirement if judged.requirement in entry.requirements else entry.requirement
-        start, end = span or (None, None)
-        return CheckResult(
-            check=judged.check,
-            status="fail" if judged.status == "fail" else "pass",
-            severity=None if judged.severity == "none" else judged.severity,
-            requirement=requirement,
-            explanation=" ".join(filter(None, notes)),
-            quote=None if span is None else self._quotes.text[start:end],
-            start=start,
-            end=end,
-            source="judge",
-        )
-
-
 def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return False
     return True
-
-
-def _absent_topics(texts: Sequence[str]) -> frozenset[CheckName]:
-    """Return the checks whose subject no word of reply, conversation or profile touches."""
-    words = words_of(*texts)
-    return frozenset(name for name, check in judge_checks().items() if not check.is_about(words))
-
-
-def _left_out(check: CheckName, reason: NotApplicableReason) -> CheckResult:
-    return CheckResult(
-        check=check,
-        status="not_applicable",
-        requirement=judge_checks()[check].requirement,
-        explanation="",
-        source="program",
-        reason=reason,
-    )
-
-
-def _verdict_on_nothing(text: str, policy_version: str, *, complete: bool) -> Verdict:
-    """Return the verdict on a reply of blanks: nothing was said, so nothing was said wrongly, and nobody is asked."""
-    omitted: NotApplicableReason = "no_decision_discussed" if complete else "turn_ended_early"
-    checks = judge_checks().items()
-    return Verdict(
-        checks=tuple(
-            _left_out(name, omitted if check.kind == "omission" else "topic_not_present") for name, check in checks
-        ),
-        confidence=1.0,
-        reasoning="The reply holds no text.",
-        policy_version=policy_version,
-        text_hash=text_hash(text),
-    )
 
 
 def _cost_of(call: ModelCall) -> float | None:

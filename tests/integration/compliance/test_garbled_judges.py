@@ -155,6 +155,15 @@ async def test_an_answer_that_contradicts_itself_is_unreadable(judging: Judging,
     assert "contradicts itself" in str(verdict.unreadable)
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["No check failed.", "The reply does not fail in any way.", "No breach was found; the result is a clear pass."],
+)
+async def test_words_of_a_pass_that_deny_a_failure_are_no_contradiction(judging: Judging, words: str) -> None:
+    judging.says(said(entry(ADVICE, explanation=words), reasoning=words)())
+    assert (await judging.verdict()).passed
+
+
 @pytest.mark.parametrize(("stop", "what"), [("refusal", "refused"), ("length", "cut off"), ("tool", "tool")])
 async def test_an_answer_that_did_not_come_to_its_end_is_not_read(judging: Judging, stop: str, what: str) -> None:
     judging.says(passing(), stop=stop)
