@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -33,13 +34,17 @@ def check(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as one JSON object.")] = False,
 ) -> ExitCode:
-    """Check a text as the gate would while it streamed: what would be held, replaced or left to a judge."""
+    """Check a text as the gate would while it streamed: what would be held, replaced or left to a judge.
+
+    Figures are compared with the facts of today.
+    """
     with _opened(file) as source:
+        checked = _checker()
         if lines:
             for line in source:
-                write_output(_as_json(_checked(line.rstrip("\r\n"))) + "\n")
+                write_output(_as_json(checked(line.rstrip("\r\n"))) + "\n")
         else:
-            verdict = _checked(source.read())
+            verdict = checked(source.read())
             write_output((_as_json(verdict) if as_json else _as_text(verdict)) + "\n")
     return ExitCode.DONE
 
@@ -52,12 +57,18 @@ def _opened(file: str) -> TextIO:
     return Path(file).open(encoding="utf-8", errors="replace")
 
 
-def _checked(text: str) -> TextVerdict:
+def _checker() -> Callable[[str], TextVerdict]:
     from guidance_agent.compliance.checks import check_text
+    from guidance_agent.compliance.dated_rules import GateRules
     from guidance_agent.compliance.policy import load_policy
-    from guidance_agent.compliance.standard_rules import sentence_rules
+    from guidance_agent.core.clock import SystemClock
+    from guidance_agent.knowledge.loader import load_knowledge
+    from guidance_agent.settings import Settings
 
-    return check_text(text, sentence_rules(), load_policy())
+    settings = Settings.load()
+    rules = GateRules(load_knowledge(settings.knowledge_dir)).on(SystemClock().today())
+    policy = load_policy(settings.gate.actions)
+    return lambda text: check_text(text, rules, policy)
 
 
 def _as_json(verdict: TextVerdict) -> str:

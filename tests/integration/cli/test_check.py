@@ -44,6 +44,16 @@ def test_a_file_is_one_text(tmp_path: Path) -> None:
     assert "advice_boundary" in told.stdout
 
 
+def test_a_wrong_figure_is_found_and_a_right_one_passes() -> None:
+    right, wrong = "The annual allowance is £60,000.", "The annual allowance is £50,000."
+    first, second = [json.loads(line) for line in run("--lines", text=f"{right}\n{wrong}\n").stdout.splitlines()]
+    assert (first["decision"], first["cued"]) == ("pass", False)
+    assert second["decision"] == "replace"
+    (found,) = [each for each in second["findings"] if each["score"] > 0]
+    assert found["check"].startswith("figure_")
+    assert wrong[found["start"] : found["end"]] == "£50,000"
+
+
 def test_a_greeting_is_no_decision_point() -> None:
     greeting, choice = (
         json.loads(line)
