@@ -1,6 +1,7 @@
 """What the whole advisor path costs, journal included, beside raw aiohttp in the same run.
 
-    python -m benchmarks.advisor_path [--database sqlite|postgresql|both] [--wire anthropic|openai] [--quick]
+    python -m benchmarks.advisor_path [--database sqlite|postgresql|both] [--wire anthropic|openai] [--gate on|off]
+        [--quick]
 
 The provider is the simulator in a process of its own. The records are on SQLite (WAL, `synchronous=FULL`) and on a
 PostgreSQL server of the benchmark's own whose commits wait for the disk, both on the disk of the machine; beside them
@@ -55,7 +56,10 @@ def database_urls(names: Sequence[str]) -> Iterator[dict[str, str | None]]:
 class PathBench:
     """Runtimes on each database, beside the raw session."""
 
-    def __init__(self, base_url: str, folder: Path, raw: Bench, urls: dict[str, str | None] | None = None) -> None:
+    def __init__(
+        self, base_url: str, folder: Path, raw: Bench, urls: dict[str, str | None] | None = None, *, gate: str = "on"
+    ) -> None:
+        self.gate = gate
         self.base_url = base_url
         self.folder = folder
         self.raw = raw
@@ -79,6 +83,7 @@ class PathBench:
             model=model or AUTHORS[wire],
             reasoning_model=FAST[wire],
             providers={wire: {"base_url": self.base_url, "api_key": KEY}},
+            gate={"mode": self.gate, "ask": False},
         )
         return Runtime(settings, environ={})
 
@@ -213,7 +218,9 @@ async def _growth(bench: PathBench, wire: str, database: str) -> Row:
     return _plain(name, "MB", (peak - before - size) / 1e6, "< 5")
 
 
-async def _measure(base_url: str, wires: Sequence[str], urls: dict[str, str | None], *, quick: bool) -> list[Row]:
+async def _measure(
+    base_url: str, wires: Sequence[str], urls: dict[str, str | None], *, gate: str, quick: bool
+) -> list[Row]:
     rounds = 3 if quick else 11
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -221,7 +228,7 @@ async def _measure(base_url: str, wires: Sequence[str], urls: dict[str, str | No
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
             ModelGateway(Settings(), environ={}) as unused,
         ):
-            bench = PathBench(base_url, Path(folder), Bench(base_url, session, unused), urls)
+            bench = PathBench(base_url, Path(folder), Bench(base_url, session, unused), urls, gate=gate)
             for wire in wires:
                 rows += await _cpu_per_chunk(bench, wire, rounds)
                 rows += await _first_text_added(bench, wire, rounds * 4)
@@ -230,24 +237,27 @@ async def _measure(base_url: str, wires: Sequence[str], urls: dict[str, str | No
     return rows
 
 
-def run(*, quick: bool = False, wires: Sequence[str] = WIRES, databases: Sequence[str] = DATABASES) -> list[Row]:
+def run(
+    *, quick: bool = False, wires: Sequence[str] = WIRES, databases: Sequence[str] = DATABASES, gate: str = "on"
+) -> list[Row]:
     """Measure everything and return the figures."""
     with (
         ProviderSimulatorProcess(["--any-model", "--no-bodies", "--instant"]) as simulator,
         database_urls(databases) as urls,
     ):
-        return asyncio.run(_measure(simulator.base_url, wires, urls, quick=quick))
+        return asyncio.run(_measure(simulator.base_url, wires, urls, gate=gate, quick=quick))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the whole advisor path.")
     parser.add_argument("--database", choices=(*DATABASES, "both"), default="both")
     parser.add_argument("--wire", choices=(*WIRES, "both"), default="both")
+    parser.add_argument("--gate", choices=("on", "off"), default="on", help="whether answers pass the gate")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     options = parser.parse_args()
     wires = WIRES if options.wire == "both" else (options.wire,)
     databases = DATABASES if options.database == "both" else (options.database,)
-    print(tables(run(quick=options.quick, wires=wires, databases=databases)))
+    print(tables(run(quick=options.quick, wires=wires, databases=databases, gate=options.gate)))
 
 
 if __name__ == "__main__":
