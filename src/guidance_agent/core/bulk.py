@@ -1,7 +1,9 @@
 """Writing many rows of a table with one statement.
 
-SQLite takes rows one after the other at no cost worth naming. To PostgreSQL each row is a message of its own, prepared,
-sent, parsed and answered; so many rows go there as one JSON document, which costs client and server about half.
+SQLite takes rows one after the other at no cost worth naming. What costs there is what SQLAlchemy does for each row, so
+its driver gets the statement's text and values that are made by the columns' own types. To PostgreSQL each row is a
+message of its own, prepared, sent, parsed and answered; so many rows go there as one JSON document, which costs client
+and server about half.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
@@ -34,8 +36,9 @@ def insert_rows(connection: sa.Connection, table: sa.Table, rows: Iterable[Row])
     for row in rows:
         groups.setdefault(tuple(row), []).append(row)
     for names, some in groups.items():
-        document = _document(connection.dialect, table, names, some)
-        if document is None:
+        if (plain := _plain(connection.dialect, _insert(table), table, names)) is not None:
+            plain.write(connection, some)
+        elif (document := _document(connection.dialect, table, names, some)) is None:
             connection.execute(_insert(table), some)
         else:
             connection.execute(_insert_document(table, names), {"rows": document})
@@ -48,6 +51,9 @@ def update_rows(connection: sa.Connection, table: sa.Table, changes: Iterable[tu
         if values:
             groups.setdefault(tuple(sorted(values)), []).append((row_id, values))
     for names, some in groups.items():
+        if (plain := _plain(connection.dialect, _update(table), table, ("row_id", *names))) is not None:
+            plain.write(connection, [{"row_id": row_id, **values} for row_id, values in some])
+            continue
         rows = [{"id": row_id, **values} for row_id, values in some]
         document = _document(connection.dialect, table, ("id", *names), rows)
         if document is None:
@@ -68,7 +74,47 @@ def insert_or_change(dialect: str, table: sa.Table) -> sqlite.Insert | postgresq
     return sqlite.insert(table)
 
 
+class _Plain(NamedTuple):
+    """A statement as the driver takes it: its text, and for each of its places a name, a type's own work, a default."""
+
+    text: str
+    places: tuple[tuple[str, Callable[[Any], Any] | None, Any], ...]
+
+    def write(self, connection: sa.Connection, rows: Iterable[Row]) -> None:
+        places = self.places
+        values = [
+            tuple(
+                [
+                    row.get(name, default) if prepare is None else prepare(row.get(name, default))
+                    for name, prepare, default in places
+                ]
+            )
+            for row in rows
+        ]
+        connection.exec_driver_sql(self.text, values)
+
+
 # Statements are built once: building one costs more than running it.
+
+
+@functools.cache
+def _plain(
+    dialect: Dialect, statement: sa.Insert | sa.Update, table: sa.Table, names: tuple[str, ...]
+) -> _Plain | None:
+    """Return the statement for rows that name these columns; None where SQLAlchemy has to see each row."""
+    if dialect.name != "sqlite":
+        return None
+    compiled = statement.compile(dialect=dialect, column_keys=names)
+    places = []
+    for name in compiled.positiontup or ():
+        column = table.c["id" if name == "row_id" else name]
+        default: Any = None
+        if name not in names:
+            if not isinstance(column.default, sa.ColumnDefault) or not column.default.is_scalar:
+                return None
+            default = column.default.arg
+        places.append((name, column.type.dialect_impl(dialect).bind_processor(dialect), default))
+    return _Plain(str(compiled), tuple(places))
 
 
 @functools.cache

@@ -9,14 +9,16 @@ from guidance_agent.core.text import is_storable
 
 __all__ = ["stored_json"]
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
 
 def stored_json(value: object) -> str:
     """Return the JSON text of `value`; what JSON has no number for becomes null, so that no row is lost to it."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = _encode(value)
     except ValueError:
         value = _finite(value)
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = _encode(value)
     # A lone surrogate can be escaped in JSON, and not be written in UTF-8.
     return text if is_storable(text) else json.dumps(value, allow_nan=False)
 
