@@ -20,13 +20,16 @@ class Answer:
     """How a turn ended.
 
     Attributes:
-        consultation_id: None when the turn was ended before it was on record.
+        consultation_id: None when the turn was ended before it was on record, as is `turn_id`.
+        last_sequence: Number of the turn's last event; -1 when there was none.
         text: What was delivered, which is what the records hold of it.
         interrupted: Whether a signal ended it; `terminated` says that it was SIGTERM.
         error: What made it fail.
     """
 
     consultation_id: str | None
+    turn_id: str | None
+    last_sequence: int
     text: str
     completed: Completed | None
     interrupted: bool
@@ -52,6 +55,8 @@ def stream_answer(
     """
     completed: Completed | None = None
     pieces: list[str] = []
+    turn_id: str | None = None
+    last_sequence = -1
     live = session.turn(customer, history, use_reasoning=use_reasoning, consultation_id=consultation_id)
     with deferred_interrupts() as interrupts:
         with live:
@@ -61,13 +66,17 @@ def stream_answer(
                     case TextDelta():
                         pieces.append(event.text)
                     case TurnStarted():
-                        consultation_id = event.consultation_id
+                        consultation_id, turn_id = event.consultation_id, event.turn_id
                     case Completed():
                         completed = event
+                if event.turn_id == turn_id:
+                    last_sequence = event.sequence
                 printer.show(event)
         printer.end()
     return Answer(
         consultation_id=consultation_id,
+        turn_id=turn_id,
+        last_sequence=last_sequence,
         text="".join(pieces),
         completed=completed,
         interrupted=interrupts.requested and completed is None,

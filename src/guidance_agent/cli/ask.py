@@ -57,6 +57,7 @@ def ask(
     from guidance_agent.cli.answering import stream_answer
     from guidance_agent.cli.printers import make_printer
     from guidance_agent.cli.session import Session
+    from guidance_agent.cli.verdicts import show_verdict
 
     margin = Margin(notes=not quiet and not as_json and sys.stdout.isatty())
     printer = make_printer(margin, as_json=as_json, show_reasoning=show_reasoning, all_events=all_events)
@@ -65,6 +66,7 @@ def ask(
     with Session(settings) as session:
         history = [{"role": "customer", "content": words}]
         answer = stream_answer(session, printer, who, history, use_reasoning=not no_reasoning)
+        show_verdict(session, printer, margin, answer, customer_id=who.customer_id)
     if answer.error is not None:
         raise answer.error
     if answer.interrupted:

@@ -11,6 +11,7 @@ from guidance_agent.cli.output import write_output
 from guidance_agent.cli.printers import Printer
 from guidance_agent.cli.questions import Questions
 from guidance_agent.cli.session import Session
+from guidance_agent.cli.verdicts import show_verdict
 from guidance_agent.core.types import CustomerProfile, HistoryEntry
 from guidance_agent.errors import GuidanceAgentError, InputError, ModelError, NoQuestionError
 
@@ -105,6 +106,7 @@ class ChatLoop:
             return None
         if answer.interrupted:
             self._margin.note("Stopped. What was shown is kept.")
+        show_verdict(self._session, self._printer, self._margin, answer, customer_id=self._customer.customer_id)
         self._margin.note()
         return answer
 

@@ -89,6 +89,9 @@ def _checks(
         yield configuration.check_cache(settings, os.environ)
     yield environment.check_data_folder(settings.data_dir)
     yield asyncio.run(services.check_database(settings, migrate=migrate))
+    judgements = asyncio.run(services.check_judgements(settings))
+    if judgements is not None:
+        yield judgements
     yield services.check_knowledge(settings)
     yield asyncio.run(services.check_simulator())
     if online and models.status != "fail":

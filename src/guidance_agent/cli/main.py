@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from guidance_agent.cli import ask, cache, chat, check, doctor, simulator
+from guidance_agent.cli import ask, cache, chat, check, doctor, simulator, worker
 from guidance_agent.cli.exit_codes import ExitCode, exit_code_of
 from guidance_agent.cli.interrupts import raise_on_sigterm
 from guidance_agent.cli.margin import show_error
@@ -49,6 +49,7 @@ _cache.callback()(cache.cache)
 _cache.command("report", epilog=_epilogue(cache.EXAMPLES))(cache.report)
 app.add_typer(_cache, name="cache")
 app.command("check", epilog=_epilogue(check.EXAMPLES))(check.check)
+app.command("worker", epilog=_epilogue(worker.EXAMPLES))(worker.worker)
 app.command("simulator", epilog=_epilogue(simulator.EXAMPLES))(simulator.simulator)
 app.command("doctor", epilog=_epilogue(doctor.EXAMPLES))(doctor.doctor)
 

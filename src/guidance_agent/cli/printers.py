@@ -67,10 +67,25 @@ class TextPrinter:
                 self._margin.notice(f"Correction: {event.replacement} ({event.reason})")
             case Withheld():
                 self._margin.note(f"[replaced by {event.check}: {event.reason}]")
-            case ContextRetrieved() | Failed() | Judged():
+            case Judged():
+                self._judge(event)
+            case ContextRetrieved() | Failed():
                 pass
             case _:
                 assert_never(event)
+
+    def _judge(self, event: Judged) -> None:
+        from guidance_agent.compliance.verdict import Verdict
+
+        self.end()
+        verdict = Verdict.model_validate(event.verdict)
+        if verdict.passed:
+            self._margin.note(f"Judged by {verdict.judge_model or 'rules'}: passed")
+        elif verdict.unreadable is not None:
+            self._margin.notice(f"Judged: not passed, because the verdict cannot be read: {verdict.unreadable}")
+        else:
+            failed = ", ".join(dict.fromkeys(result.check.replace("_", " ") for result in verdict.failures))
+            self._margin.notice(f"Judged: not passed ({failed}). A person will look at it.")
 
     def end(self) -> None:
         self._end_reasoning()

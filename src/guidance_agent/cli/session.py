@@ -7,6 +7,7 @@ advisor's leases, time-outs and background work go on meanwhile.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
@@ -64,6 +65,20 @@ class Session:
         """Return one turn, to be entered with `with` and iterated for its events."""
         turn = self._opened.result().consult(customer, history, use_reasoning, consultation_id=consultation_id)
         return LiveTurn(turn, self)
+
+    @property
+    def judges(self) -> bool:
+        """Whether answers are judged in this process."""
+        return self._settings.background
+
+    async def told(self, turn_id: str, *, after: int, customer_id: str, timeout: float) -> list[Event]:
+        """Return what is told of a turn after its end; nothing when that takes longer than `timeout` seconds."""
+        events = self._opened.result().events(turn_id, after=after, customer_id=customer_id, until_judged=True)
+        try:
+            async with asyncio.timeout(timeout), contextlib.aclosing(events):
+                return [event async for event in events]
+        except TimeoutError:
+            return []
 
     def submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Run `work` on the session's loop."""

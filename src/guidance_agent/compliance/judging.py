@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from guidance_agent.core.durable import DurableRunner, Perform
-from guidance_agent.core.verdicts import VerdictRecords, WaitingTurn
+from guidance_agent.core.verdicts import Backlog, VerdictRecords, WaitingTurn
 
 if TYPE_CHECKING:
     from guidance_agent.compliance.turn_judge import TurnJudge
@@ -94,6 +94,17 @@ class BackgroundJudging:
         self._not_before: dict[str, float] = {}
         self._since = clock.monotonic()
         self._looked_again: datetime | None = None
+        # Keeps two looks from beginning the same work.
+        self._looking = asyncio.Lock()
+
+    @property
+    def judged(self) -> int:
+        """How many verdicts this process has given."""
+        return self._judge.judged
+
+    async def backlog(self) -> Backlog:
+        """Return how much has no verdict, in all processes' records."""
+        return await self._verdicts.backlog()
 
     async def __aenter__(self) -> BackgroundJudging:
         return self
@@ -116,6 +127,10 @@ class BackgroundJudging:
 
     async def run(self) -> None:
         """Begin to judge what waits, as far as there is room; returns without waiting for verdicts."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         if self._runner is None and not self._may_begin():
             return
         waiting = await self._due()

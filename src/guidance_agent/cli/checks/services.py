@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from pathlib import Path
 
 from guidance_agent.cli.checks.result import Check, failed, ok, warn
@@ -9,9 +11,10 @@ from guidance_agent.cli.figures import money
 from guidance_agent.errors import ConfigurationError, GuidanceAgentError, KnowledgeError, StorageError
 from guidance_agent.settings import Settings
 
-__all__ = ["check_database", "check_knowledge", "check_online", "check_simulator"]
+__all__ = ["check_database", "check_judgements", "check_knowledge", "check_online", "check_simulator"]
 
 _SOON_DAYS = 30
+_LONG_WAIT = timedelta(minutes=10)
 
 
 async def check_database(settings: Settings, *, migrate: bool) -> Check:
@@ -41,6 +44,31 @@ def _not_there_yet(file: Path, settings: Settings) -> Check:
         f"{file} does not exist, and GUIDANCE_AUTO_MIGRATE is off.",
         "Run `guidance-agent doctor --migrate`.",
     )
+
+
+async def check_judgements(settings: Settings) -> Check | None:
+    """Say how many answers wait for their verdict; None where there are no records yet."""
+    from guidance_agent.core.clock import SystemClock
+    from guidance_agent.core.database import Database, database_url
+    from guidance_agent.core.verdicts import VerdictRecords
+
+    url = database_url(settings)
+    if url.get_backend_name() == "sqlite" and not os.path.exists(url.database or ""):  # noqa: ASYNC240 - nothing waits
+        return None
+    clock = SystemClock()
+    try:
+        async with Database(url, auto_migrate=False) as database:
+            backlog = await VerdictRecords(database, clock).backlog()
+    except StorageError:
+        # The check of the database has said it.
+        return None
+    told = f"{backlog.pending} answers wait for their verdict, {backlog.unjudged} for a person"
+    if backlog.oldest is not None and clock.now() - backlog.oldest > _LONG_WAIT:
+        since = backlog.oldest.isoformat(timespec="minutes")
+        return warn("Judgements", f"{told}; the oldest since {since}", "Run `guidance-agent worker --once`.")
+    if backlog.unjudged:
+        return warn("Judgements", told, "Look at them in the table `reviews`.")
+    return ok("Judgements", told)
 
 
 def check_knowledge(settings: Settings) -> Check:
