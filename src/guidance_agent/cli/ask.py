@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ EXAMPLES = (
     "guidance-agent ask --persona moira --show-reasoning",
     "guidance-agent ask --customer customer.json --json | jq -rj 'select(.type == \"text_delta\").text'",
     "guidance-agent ask - < question.txt > answer.txt",
+    "guidance-agent ask --simulate-breach",
 )
 
 
@@ -38,6 +40,13 @@ def ask(
     model: options.Model = None,
     reasoning_model: options.ReasoningModel = None,
     no_reasoning: options.NoReasoning = False,
+    simulate_breach: Annotated[
+        bool,
+        typer.Option(
+            "--simulate-breach",
+            help="Demonstration with the embedded simulator: an answer with an invented breach, withheld and judged.",
+        ),
+    ] = False,
     as_json: options.AsJson = False,
     all_events: options.AllEvents = False,
     show_reasoning: options.ShowReasoning = False,
@@ -60,7 +69,12 @@ def ask(
     from guidance_agent.cli.verdicts import show_verdict
 
     margin = Margin(notes=not quiet and not as_json and sys.stdout.isatty())
-    printer = make_printer(margin, as_json=as_json, show_reasoning=show_reasoning, all_events=all_events)
+    new_printer = partial(make_printer, margin, as_json=as_json, show_reasoning=show_reasoning, all_events=all_events)
+    if simulate_breach:
+        from guidance_agent.cli.breach_demonstration import demonstrate_breach
+
+        return demonstrate_breach(settings, who, words, new_printer, margin)
+    printer = new_printer()
     margin.note(f"{customer_name(who)}: {' '.join(words.split())}")
     margin.note()
     with Session(settings) as session:

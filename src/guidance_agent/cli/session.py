@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from guidance_agent import AdvisorAgent, CustomerProfile, Event, GuidanceAgentError, Settings, Turn
-from guidance_agent.core.types import HistoryEntry
+from guidance_agent import AdvisorAgent, CustomerProfile, Event, GuidanceAgentError, Runtime, Settings, Turn
+from guidance_agent.core.types import HistoryEntry, JsonObject
 
 __all__ = ["LiveTurn", "Session"]
 
@@ -25,12 +25,18 @@ Result = TypeVar("Result")
 class Session:
     """A context manager that opens the advisor and closes it with everything that still runs.
 
+    Args:
+        settings: Settings of the advisor.
+        prepare: Called with the services when they are open, before the first turn.
+
     Raises:
         ConfigurationError, StorageError: on entering, as `AdvisorAgent`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, prepare: Callable[[Runtime], None] | None = None) -> None:
         self._settings = settings
+        self._prepare = prepare
+        self._runtime: Runtime | None = None
         self._opened: Future[AdvisorAgent] = Future()
         self._running = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,6 +86,10 @@ class Session:
         except TimeoutError:
             return []
 
+    async def gate_actions(self, turn_id: str) -> tuple[JsonObject, ...]:
+        """Return what the gate did in a turn; holds what no customer may see."""
+        return () if self._runtime is None else await self._runtime.records.gate_actions(turn_id)
+
     def submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Run `work` on the session's loop."""
         if self._loop is None:
@@ -104,7 +114,10 @@ class Session:
     async def _hold(self) -> None:
         self._loop, self._holder = asyncio.get_running_loop(), asyncio.current_task()
         self._running.set()
-        async with AdvisorAgent(settings=self._settings) as advisor:
+        async with Runtime(self._settings) as runtime, AdvisorAgent(runtime=runtime) as advisor:
+            self._runtime = runtime
+            if self._prepare is not None:
+                self._prepare(runtime)
             self._opened.set_result(advisor)
             await asyncio.Event().wait()
 
