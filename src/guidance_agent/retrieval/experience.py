@@ -93,9 +93,9 @@ class Experience:
     ) -> tuple[tuple[RetrievedCase, ...], tuple[RetrievedRule, ...]]:
         """Return the most similar cases, and the rules with the best similarity × confidence."""
         state = await self._current(query.model, len(query.values))
-        found_cases, found_rules = await asyncio.gather(
-            self._search_cases(state, query, cases), self._search_rules(state, query, rules)
-        )
+        # One after the other: in memory, where they nearly always are, two tasks would cost more than both searches.
+        found_cases = await self._search_cases(state, query, cases)
+        found_rules = await self._search_rules(state, query, rules)
         return (
             tuple(case for case in found_cases if case.score > 0),
             tuple(rule for rule in found_rules if rule.score > 0),

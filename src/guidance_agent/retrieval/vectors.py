@@ -183,6 +183,8 @@ def _best(
     mask: BoolArray | None,
     weights: FloatArray | None,
 ) -> list[Hit]:
+    if not len(rows):
+        return []
     import numpy as np
 
     scores = rows @ query
