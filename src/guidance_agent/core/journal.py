@@ -271,8 +271,8 @@ class Journal:
         ids = {source.turn_id for source, write in batch if not write.opening}
         if not ids:
             return set()
-        held = connection.execute(_held_leases(connection.dialect.name), {"ids": list(ids), "holder": self.owner})
-        return ids - set(held.scalars())
+        parameters = {"ids": list(ids), "holder": self.owner}
+        return set(connection.execute(_lost_leases(connection.dialect.name), parameters).scalars())
 
     def _due_leases(self) -> list[str]:
         now = self._clock.monotonic()
@@ -310,9 +310,15 @@ def _is_about_data(error: Exception) -> bool:
 
 
 @functools.cache
-def _held_leases(dialect: str) -> sa.Select[tuple[str]]:
-    # The weakest lock that a sweep waits for: writing events of the same turns goes on.
-    return sa.select(turns.c.id).where(_own_live_turns(dialect)).with_for_update(key_share=True)
+def _lost_leases(dialect: str) -> sa.Select[Any]:
+    """Return the turns among `ids` that are not held any more: nearly always none, so that no row has to be read."""
+    named = _named_turns(dialect)
+    own = _own_live_turns(dialect)
+    if dialect == "postgresql":
+        # The weakest lock that a sweep waits for: writing events of the same turns goes on.
+        held = sa.select(turns.c.id).where(own).with_for_update(key_share=True).cte("held")
+        return sa.select(named.c.value).where(named.c.value.not_in(sa.select(held.c.id)))
+    return sa.select(named.c.value).where(~sa.exists().where(turns.c.id == named.c.value, _is_held()))
 
 
 @functools.cache
@@ -321,11 +327,24 @@ def _renew_leases(dialect: str) -> sa.Update:
 
 
 def _own_live_turns(dialect: str) -> sa.ColumnElement[bool]:
-    among: sa.ColumnElement[bool] = turns.c.id.in_(sa.bindparam("ids", expanding=True))
     if dialect == "postgresql":
-        # As one array, the statement is the same for any number of turns, and prepared once.
-        among = turns.c.id == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(sa.Text)))
-    return sa.and_(among, turns.c.owner == sa.bindparam("holder"), turns.c.state == "streaming")
+        return sa.and_(turns.c.id == sa.any_(_ids(dialect)), _is_held())
+    return sa.and_(turns.c.id.in_(sa.select(_named_turns(dialect).c.value)), _is_held())
+
+
+def _is_held() -> sa.ColumnElement[bool]:
+    return sa.and_(turns.c.owner == sa.bindparam("holder"), turns.c.state == "streaming")
+
+
+def _named_turns(dialect: str) -> sa.TableValuedAlias:
+    if dialect == "postgresql":
+        return sa.func.unnest(_ids(dialect)).table_valued("value", name="named").render_derived()
+    return sa.func.json_each(_ids(dialect)).table_valued("value", name="named")
+
+
+def _ids(dialect: str) -> sa.BindParameter[Any]:
+    # As one array, the statement is the same for any number of turns, and prepared once.
+    return sa.bindparam("ids", type_=sa.ARRAY(sa.Text) if dialect == "postgresql" else sa.JSON())
 
 
 def _by_table(
