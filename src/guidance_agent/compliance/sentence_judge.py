@@ -28,7 +28,7 @@ SentenceOpinion = Literal["breach", "permitted"]
 
 _logger = logging.getLogger("guidance_agent.compliance")
 _REMEMBERED = 4_096
-_ANSWER_TOKENS = 256
+_ANSWER_TOKENS = 1_024
 _THINKING_TOKENS = 2_048
 
 

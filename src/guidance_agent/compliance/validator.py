@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ComplianceValidator", "GuidanceValidator"]
 
-_ANSWER_TOKENS = 4_000
+_ANSWER_TOKENS = 8_000
 _THINKING_TOKENS = 8_000
 """More for a model that cannot but think: what it thinks counts towards its longest answer."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from guidance_agent.compliance.verdict import CHECKS
+from guidance_agent.compliance.verdict import CHECKS, Verdict
 from guidance_agent.errors import ModelError
 from guidance_agent.provider_simulator import Fault
 from tests.integration.compliance.judging import Judging, answer, entry, passing
@@ -132,27 +132,31 @@ async def test_an_answer_in_order_passes(judging: Judging) -> None:
     assert verdict.unreadable is None
 
 
-@pytest.mark.parametrize("name", TEXTS)
-async def test_an_answer_that_is_not_the_one_object_asked_for_is_unreadable(judging: Judging, name: str) -> None:
-    judging.says(TEXTS[name]())
-    verdict = await judging.verdict()
-    assert (verdict.passed, verdict.needs_review, verdict.confidence) == (False, True, 0.0)
-    assert verdict.unreadable
+async def outcomes(judging: Judging, answers: Mapping[str, Callable[[], str]]) -> dict[str, Verdict]:
+    """What becomes of each answer, one after the other."""
+    found = {}
+    for name, text in answers.items():
+        judging.says(text())
+        found[name] = await judging.verdict()
+    assert not len(judging.simulator.faults)
+    return found
 
 
-@pytest.mark.parametrize("name", FIELDS)
-async def test_an_answer_with_a_field_out_of_order_does_not_pass(judging: Judging, name: str) -> None:
-    judging.says(FIELDS[name]())
-    verdict = await judging.verdict()
-    assert (verdict.passed, verdict.needs_review) == (False, True)
+async def test_an_answer_that_is_not_the_one_object_asked_for_is_unreadable(judging: Judging) -> None:
+    for name, verdict in (await outcomes(judging, TEXTS)).items():
+        assert (verdict.passed, verdict.needs_review, verdict.confidence) == (False, True, 0.0), name
+        assert verdict.unreadable, name
 
 
-@pytest.mark.parametrize("name", CONTRADICTIONS)
-async def test_an_answer_that_contradicts_itself_is_unreadable(judging: Judging, name: str) -> None:
-    judging.says(CONTRADICTIONS[name]())
-    verdict = await judging.verdict()
-    assert (verdict.passed, verdict.needs_review) == (False, True)
-    assert "contradicts itself" in str(verdict.unreadable)
+async def test_an_answer_with_a_field_out_of_order_does_not_pass(judging: Judging) -> None:
+    for name, verdict in (await outcomes(judging, FIELDS)).items():
+        assert (verdict.passed, verdict.needs_review) == (False, True), name
+
+
+async def test_an_answer_that_contradicts_itself_is_unreadable(judging: Judging) -> None:
+    for name, verdict in (await outcomes(judging, CONTRADICTIONS)).items():
+        assert (verdict.passed, verdict.needs_review) == (False, True), name
+        assert "contradicts itself" in str(verdict.unreadable), name
 
 
 @pytest.mark.parametrize(

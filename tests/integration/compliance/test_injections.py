@@ -49,8 +49,12 @@ def placed(order: str, place: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("order", ORDERS, ids=range(len(ORDERS)))
-async def test_an_order_stays_inside_its_block_and_changes_no_verdict(judging: Judging, order: str, place: str) -> None:
+async def test_an_order_stays_inside_its_block_and_changes_no_verdict(judging: Judging, place: str) -> None:
+    for order in ORDERS:
+        await an_order_changes_nothing(judging, order, place)
+
+
+async def an_order_changes_nothing(judging: Judging, order: str, place: str) -> None:
     given = placed(order, place)
     verdict = await judging.verdict(given.pop("text"), **given)
     *stable, last = [block.text for block in blocks_of(judge_body(judging.simulator))]
@@ -63,7 +67,7 @@ async def test_an_order_stays_inside_its_block_and_changes_no_verdict(judging: J
     for _, text in found:
         outside = outside.replace(text, "")
     assert order not in outside
-    assert not verdict.passed
+    assert not verdict.passed, order
     assert "judge" in {result.source for result in verdict.failures}
 
 
@@ -100,7 +104,7 @@ HOSTILE = st.text(alphabet=st.sampled_from('<>/{}"\n judged_reply-0123456789abcd
 
 
 @given(reply=HOSTILE, question=HOSTILE, said=st.lists(HOSTILE, max_size=3))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_text_comes_out_of_its_block_as_it_went_in(reply: str, question: str, said: list[str]) -> None:
     last = _last(reply, question, said)
     assert [text for _, text in blocks_in(last.content)] == [*said, question, reply]

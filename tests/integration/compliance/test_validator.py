@@ -242,7 +242,7 @@ async def test_what_a_model_does_not_accept_is_not_sent(judging: Judging, wire: 
         "Hello!",
     ],
 )
-async def test_the_simulated_judge_passes_an_ordinary_simulated_answer(tmp_path: Any, question: str) -> None:
+async def test_an_ordinary_simulated_answer_passes(tmp_path: Any, question: str) -> None:
     from guidance_agent import AdvisorAgent
 
     settings = Settings.load(data_dir=tmp_path, simulator="instant", background=False)
@@ -250,7 +250,7 @@ async def test_the_simulated_judge_passes_an_ordinary_simulated_answer(tmp_path:
         customer = CustomerProfile(customer_id="c-1", presenting_question=question)
         reply = await advisor.provide_guidance(customer)
         verdict = await runtime.validator.validate(reply, question=question, customer=customer)
-        assert not [result for result in verdict.failures if result.source != "rules"]
+        assert verdict.passed, verdict.failures
         quoted = [result for result in verdict.checks if result.quote]
         assert all(result.quote == reply[result.start : result.end] for result in quoted)
         assert verdict.simulated
@@ -290,7 +290,7 @@ async def test_a_history_that_is_none_is_refused(judging: Judging, history: list
 
 async def test_other_replies_are_answered_while_a_long_one_is_examined(judging: Judging) -> None:
     judging.says(passing())
-    long = asyncio.create_task(judging.verdict(REPLY * 200))
+    long = asyncio.create_task(judging.verdict(REPLY * 30))
     ticks = 0
     while not long.done():
         await asyncio.sleep(0)
