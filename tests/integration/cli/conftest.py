@@ -30,6 +30,9 @@ def scrubbed(folder: Path, **more: str) -> dict[str, str]:
         "GUIDANCE_DATA_DIR": str(folder),
         "GUIDANCE_SIMULATOR": "instant",
         "GUIDANCE_BACKGROUND": "false",
+        # Tests of the gate say so: here an answer is what the model says, and a request is one that a test expects.
+        "GUIDANCE_GATE__ASK": "false",
+        "GUIDANCE_GATE__CLOSING": "false",
         "PYTHONWARNINGS": "error",
     }
     return {**kept, **own, **more}
