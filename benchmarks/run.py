@@ -23,6 +23,7 @@ from benchmarks import (
     caching,
     gate,
     journal,
+    judging,
     kills,
     latency,
     model_door,
@@ -49,6 +50,7 @@ GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "resume": resume.run,
     "stream_tools": stream_tools.run,
     "gate": gate.run,
+    "judging": judging.run,
 }
 NOTES: dict[str, Callable[[], str]] = {"peers": peers.versions, "kills": kills.conditions}
 """What belongs under the tables of a group on its page, besides when and where they were measured."""

@@ -33,8 +33,8 @@ __all__ = ["BackgroundJudging", "Drained", "OpenRunner"]
 LOOK_SECONDS = 1.0
 """How often the dispatcher looks for what other processes left."""
 
-UNDER_WAY = 32
-"""Turns whose judging has begun in this process, those that wait for a judge that fails included."""
+UNDER_WAY = 64
+"""Turns whose judging has begun in this process, those that wait to ask a judge again that failed included."""
 
 _SETTLE_SECONDS = 0.1
 """A process that ends right after its turn is not kept by an import that nobody will use."""
@@ -91,9 +91,11 @@ class BackgroundJudging:
         self._runner: DurableRunner | None = None
         self._begun: dict[str, float] = {}
         self._failing: dict[str, str] = {}
+        self._resting: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._since = clock.monotonic()
         self._looked_again: datetime | None = None
+        self._version: str | None = None
         # Keeps two looks from beginning the same work.
         self._looking = asyncio.Lock()
 
@@ -138,9 +140,10 @@ class BackgroundJudging:
             self._awake = False
             return
         runner = await self._ready()
-        version = await self._judge.policy_version()
+        if self._version is None:
+            self._version = await self._judge.policy_version()
         for turn in waiting:
-            await self._begin(runner, turn, version)
+            await self._begin(runner, turn, self._version)
 
     def _may_begin(self) -> bool:
         # Until then nothing of the machinery is loaded: the first text of this process comes first.
@@ -159,7 +162,9 @@ class BackgroundJudging:
         self._not_before = {turn_id: when for turn_id, when in self._not_before.items() if when > now}
         running = frozenset() if self._runner is None else self._runner.running
         self._begun = {key: when for key, when in self._begun.items() if key in running or now - when < _LOST_SECONDS}
-        room = UNDER_WAY - len(self._begun)
+        # One that is ready for each that is asked about; turns that rest take nobody's place.
+        at_work = len(self._begun) - len(self._resting)
+        room = min(2 * self._judge.at_once - at_work, UNDER_WAY - len(self._begun))
         if room <= 0:
             return ()
         without = {_turn_of(key) for key in self._begun}.union(self._not_before)
@@ -194,8 +199,10 @@ class BackgroundJudging:
         try:
             while (error := await self._judge.attempt(turn_id)) is not None:
                 self._failing[turn_id] = f"{type(error).__name__}: {error}"
+                self._resting.add(turn_id)
                 self._tell_ended()
                 await asyncio.sleep(delay)
+                self._resting.discard(turn_id)
                 delay = min(2 * delay, _RETRY_LONGEST)
         except Exception as error:
             self._failing[turn_id] = f"{type(error).__name__}: {error}"
@@ -205,6 +212,7 @@ class BackgroundJudging:
             self._failing.pop(turn_id, None)
         finally:
             self._begun.pop(key, None)
+            self._resting.discard(turn_id)
 
     async def drain(self) -> Drained:
         """Judge everything that waits, and return when each turn has its verdict, was given up, or has failed once."""

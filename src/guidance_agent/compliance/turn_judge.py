@@ -73,6 +73,7 @@ class TurnJudge:
         at_once: int,
         announce: Callable[[str], None],
     ) -> None:
+        self.at_once = at_once
         self.judged = 0
         self.given_up = 0
         self._verdicts = verdicts

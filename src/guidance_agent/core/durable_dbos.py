@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
@@ -122,6 +122,7 @@ class DbosRunner:
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks(perform, ended)
         self._thread = _ControlThread()
+        self._engine: sa.Engine | None = None
         self._launched = 0.0
         self._waiting = 0
         # Guards the number of threads that wait for work; leaving waits until there are none.
@@ -138,14 +139,15 @@ class DbosRunner:
     def _launch(self, executor: str) -> None:
         if self._url.get_backend_name() == "sqlite":
             _prepare_file(str(self._url.database))
+        self._engine = _create_engine(self._url)
         config: DBOSConfig = {
             "name": APPLICATION,
             "system_database_url": self._url.render_as_string(hide_password=False),
+            "system_database_engine": self._engine,
             "application_version": APPLICATION_VERSION,
             "executor_id": executor,
             # Plain JSON, so that nobody who can write the database can run code here.
             "serializer": DBOSPortableJSONSerializer(),
-            "sys_db_pool_size": _CONNECTIONS,
             "use_listen_notify": False,
             "notification_listener_polling_interval_sec": _POLL_SECONDS,
             "enable_otlp": False,
@@ -256,6 +258,8 @@ class DbosRunner:
         with self._idle:
             self._idle.wait_for(lambda: self._waiting == 0, timeout=_PATIENCE_SECONDS / 2)
         DBOS.destroy()
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 class _ControlThread:
@@ -295,6 +299,34 @@ def _prepare_file(path: str) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _create_engine(url: sa.URL) -> sa.Engine:
+    """Return an engine that does not wait for the disk: what it keeps may be lost, and the records do wait for it."""
+    is_sqlite = url.get_backend_name() == "sqlite"
+    engine = sa.create_engine(
+        url if is_sqlite else url.set(drivername="postgresql+psycopg"),
+        poolclass=sa.QueuePool,
+        pool_size=_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=30,
+        connect_args={"timeout": 30, "check_same_thread": False} if is_sqlite else {"connect_timeout": 10},
+    )
+    sa.event.listen(engine, "connect", _prepare_sqlite if is_sqlite else _prepare_postgres)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = "IMMEDIATE"
+    for pragma in ("synchronous=OFF", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _prepare_postgres(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = off")
+        cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
+    connection.commit()
 
 
 class _Forwarding(logging.Handler):
