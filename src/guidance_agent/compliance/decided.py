@@ -62,7 +62,6 @@ class DecidedLine:
         self._answers: dict[int, Answer | None] = {}
         self._last = ""
         """The replacement that was shown last, until a whole sentence has passed."""
-        self._is_blocked = False
         self.length = 0
         self.stopped = False
 
@@ -96,6 +95,10 @@ class DecidedLine:
 
     def release(self) -> list[Released]:
         """Return what may pass now."""
+        if len(self._line) == 1 and isinstance(text := self._line[0], str):
+            self._line.clear()
+            self.length = 0
+            return [text]
         released: list[Released] = []
         while self._line and not self.stopped:
             item = self._line[0]

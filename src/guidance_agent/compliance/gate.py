@@ -35,6 +35,7 @@ CONTEXT = 400
 _BLOCK = 4_096
 _PIECE = re.compile(r"\S*\s")
 _BOUNDARY = re.compile(r"[.!?…]+[\"'”’)\]*_]*\s|\n")
+_ENDING = frozenset(".!?…\"'”’)]*_")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:e\.g|i\.e|etc|p\.a|p\.m|a\.m|vs|approx|no|mr|mrs|ms|dr|st|ltd|plc|inc|incl|cf|para|sec|art|[a-z])\.\s$",
     re.IGNORECASE,
@@ -152,11 +153,14 @@ class SentenceGate:
         return longest if len(self._text) > longest else None
 
     def _read_piece(self, end: int) -> None:
-        for token in tokens_of(self._text[self._read : end], self._read):
-            self._tokens.append(token)
-            if self._held_from is None and (place := self._reader.read(token)) is not None:
-                self._held_from = max(self._free, self._tokens[clause_start(self._tokens, place)].start)
         began, self._read = self._read, end
+        tokens = tokens_of(self._text[began:end], began)
+        self._tokens += tokens
+        if self._held_from is None:
+            for token in tokens:
+                if (place := self._reader.read(token)) is not None:
+                    self._held_from = max(self._free, self._tokens[clause_start(self._tokens, place)].start)
+                    break
         if self._held_from is None and (not self._reader.waits or end - self._free > LONGEST_WAIT):
             self._free = end
         is_end = self._is_end(began, end)
@@ -167,6 +171,8 @@ class SentenceGate:
         return self._held_from is not None and end - self._held_from >= LONGEST_HOLD
 
     def _is_end(self, began: int, end: int) -> bool:
+        if self._text[end - 1] != "\n" and self._text[end - 2 : end - 1] not in _ENDING:
+            return False
         found = _BOUNDARY.search(self._text, began, end)
         if found is None or found.end() != end:
             return False
