@@ -20,6 +20,8 @@ from guidance_agent.core.clock import SystemClock
 from guidance_agent.core.database import Database
 from guidance_agent.core.durable import DurableRunner, InlineRunner, open_runner, system_url
 from guidance_agent.core.slots import SLOT_LEASE_SECONDS, WorkerSlot
+from guidance_agent.settings import Settings
+from tests.postgres_server import OutsideServer
 
 ROOT = Path(__file__).parents[3]
 WITHIN = 15.0
@@ -206,6 +208,29 @@ async def test_without_a_place_to_remember_work_is_done_all_the_same(
     await runner.start("k")
     await until(lambda: work.ended == ["k"])
     await runner.aclose()
+
+
+@pytest.mark.only_on("postgresql")
+async def test_a_role_that_may_make_no_schema_works_all_the_same(
+    settings: Settings, database: Database, postgres: OutsideServer, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = str(database.url.database)
+    role = f"service_{name}"
+    postgres.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'service'")
+    postgres.execute(f"GRANT USAGE ON SCHEMA public TO {role}", database=name)
+    postgres.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}", database=name)
+    try:
+        async with Database(database.url.set(username=role, password="service")) as plain:
+            runner = await open_runner(plain.url, slot_of(plain), work.perform, ended=lambda: None)
+            assert isinstance(runner, InlineRunner)
+            await runner.start("k")
+            await until(lambda: work.ended == ["k"])
+            await runner.aclose()
+    finally:
+        await database.close()
+        postgres.execute(f"DROP OWNED BY {role}", database=name)
+        postgres.execute(f"DROP ROLE {role}")
+    assert "permission denied" in caplog.text
 
 
 @pytest.mark.only_on("sqlite")
