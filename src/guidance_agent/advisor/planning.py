@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from guidance_agent import __version__
 from guidance_agent.advisor.consultations import find_consultation, profile_changes, recorded_history
 from guidance_agent.advisor.conversation import Conversation, emotional_tone, phase, read_conversation
 from guidance_agent.advisor.gated_answer import AnswerGate
@@ -215,6 +216,8 @@ def _opening(
             **found._asdict(),
             "knowledge_version": services.retriever.knowledge_version,
             "rules_version": services.rules.version,
+            "gate_version": services.gates.policy_version,
+            "package_version": __version__,
         },
     }
     if not consultation.is_new:

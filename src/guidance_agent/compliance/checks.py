@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,12 +44,26 @@ class TextVerdict:
     findings: tuple[TextFinding, ...]
 
 
-def check_text(text: str, rules: SentenceRules, policy: Mapping[str, CheckPolicy]) -> TextVerdict:
-    """Judge every sentence of `text` as the gate would while it streamed."""
+def check_text(
+    text: str,
+    rules: SentenceRules,
+    policy: Mapping[str, CheckPolicy],
+    *,
+    before: str = "",
+    heard: Callable[[int, SentenceVerdict], None] | None = None,
+) -> TextVerdict:
+    """Judge every sentence of `text` as the gate would while it streamed.
+
+    Args:
+        before: What stands before the text, such as the question that it answers.
+        heard: Told the verdict on every sentence that was held, with the place of the sentence in the text.
+    """
     findings: list[TextFinding] = []
     decisions: list[TextDecision] = ["pass"]
 
     def judged(start: int, verdict: SentenceVerdict) -> None:
+        if heard is not None:
+            heard(start, verdict)
         for found in verdict.findings:
             shifted = dataclasses.replace(found, start=found.start + start, end=found.end + start)
             values = {field.name: getattr(shifted, field.name) for field in dataclasses.fields(Finding)}
@@ -59,7 +73,7 @@ def check_text(text: str, rules: SentenceRules, policy: Mapping[str, CheckPolicy
         elif verdict.decision == "breach":
             decisions.extend(policy[found.check].action for found in verdict.findings if found.score > 0)
 
-    gate = SentenceGate(rules, policy, judged=judged)
+    gate = SentenceGate(rules, policy, before=before, judged=judged)
     gate.feed(text)
     gate.finish()
     return TextVerdict(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 
+from guidance_agent.compliance.checks import check_text
 from guidance_agent.compliance.dated_rules import GateRules
-from guidance_agent.compliance.decision_points import discusses_decision
-from guidance_agent.compliance.gate import SentenceGate
-from guidance_agent.compliance.policy import load_policy
+from guidance_agent.compliance.policy import CheckPolicy, load_policy, policy_fingerprint
+from guidance_agent.compliance.policy_version import judging_version
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
-from guidance_agent.compliance.verdict import CheckName, CheckResult, Severity
+from guidance_agent.compliance.verdict import CheckName, CheckResult, RulesRecord, Severity
 from guidance_agent.knowledge.loader import Knowledge
 
 __all__ = ["CHECK_OF_RULE", "ExaminedText", "TextRules"]
@@ -31,10 +33,11 @@ CHECK_OF_RULE: Mapping[str, tuple[CheckName, Severity]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExaminedText:
-    """What is known of a text without a model."""
+    """What is known of a text without a model: all of it in `record`, the breaches in the words of a verdict."""
 
     discusses_decision: bool
     breaches: tuple[CheckResult, ...]
+    record: RulesRecord
 
 
 class TextRules:
@@ -51,8 +54,7 @@ class TextRules:
             question: What it answers.
             on: The day on which it was said.
         """
-        # Whatever is done about a breach while a text streams, here all of it is read to its end.
-        policy = load_policy(dict.fromkeys(load_policy(), "flag"))
+        policy = self._policy
         breaches: list[CheckResult] = []
 
         def judged(start: int, verdict: SentenceVerdict) -> None:
@@ -62,10 +64,24 @@ class TextRules:
                     together = [finding for finding in found if finding.check == check]
                     breaches.append(_result(together, text, start, policy[check].requirement))
 
-        gate = SentenceGate(self._rules.on(on), policy, before=question, judged=judged)
-        gate.feed(text)
-        gate.finish()
-        return ExaminedText(discusses_decision=discusses_decision(text), breaches=tuple(breaches))
+        checked = check_text(text, self._rules.on(on), policy, before=question, heard=judged)
+        # As JSON reads it back, so that what is computed again can be compared with what was stored.
+        result = json.loads(json.dumps(dataclasses.asdict(checked)))
+        return ExaminedText(
+            discusses_decision=checked.decision_point,
+            breaches=tuple(breaches),
+            record=RulesRecord(day=on, version=self.version, result=result),
+        )
+
+    @cached_property
+    def version(self) -> str:
+        """Fingerprint of rules, policy and knowledge: equal ones say the same of the same text."""
+        return policy_fingerprint(self._rules.version, judging_version(), policy=self._policy)
+
+    @cached_property
+    def _policy(self) -> Mapping[str, CheckPolicy]:
+        # Whatever is done about a breach while a text streams, here all of it is read to its end.
+        return load_policy(dict.fromkeys(load_policy(), "flag"))
 
     @cached_property
     def _rules(self) -> GateRules:

@@ -155,6 +155,7 @@ class GuidanceValidator:
             text_hash=text_hash(text),
             cost_usd=_cost_of(call),
             simulated=call.simulated,
+            rules=examined.record,
         )
 
     validate_async = validate
@@ -232,6 +233,7 @@ class GuidanceValidator:
             text_hash=text_hash(text),
             cost_usd=cost_usd,
             simulated=simulated,
+            rules=examined.record,
         )
 
 

@@ -7,6 +7,7 @@ look, is computed here from those answers, so that no verdict can contradict its
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
@@ -18,6 +19,7 @@ __all__ = [
     "CheckSource",
     "CheckStatus",
     "NotApplicableReason",
+    "RulesRecord",
     "Severity",
     "Verdict",
 ]
@@ -37,7 +39,7 @@ CHECKS: tuple[CheckName, ...] = get_args(CheckName)
 
 CheckStatus = Literal["pass", "fail", "not_applicable"]
 Severity = Literal["low", "medium", "high", "critical"]
-CheckSource = Literal["judge", "rules", "program"]
+CheckSource = Literal["judge", "rules", "program", "reviewer"]
 NotApplicableReason = Literal["no_decision_discussed", "turn_ended_early", "topic_not_present"]
 """Why the program, never the judge, leaves a check out."""
 
@@ -71,6 +73,22 @@ class CheckResult(BaseModel):
         return self
 
 
+class RulesRecord(BaseModel):
+    """What the rules alone said of the text, so that it can be computed again and compared.
+
+    Attributes:
+        day: The day whose figures were right.
+        version: Fingerprint of the rules, their policy and the knowledge base.
+        result: The whole of `compliance.checks.check_text`, as JSON values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    day: date
+    version: str
+    result: dict[str, Any]
+
+
 class Verdict(BaseModel):
     """A verdict, whole or fallen short of one; its JSON reads back, what is computed is computed again.
 
@@ -81,6 +99,8 @@ class Verdict(BaseModel):
         judge_model: The model that judged; None where rules alone decided.
         policy_version: Fingerprint of rules, policy and judge prompt.
         simulated: Whether the simulator stood in for the judge.
+        rules: What the rules alone said of the text; None where they were not asked.
+        reviewer: Who gave the verdict, where it was a person and not the judge.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,6 +114,8 @@ class Verdict(BaseModel):
     text_hash: str
     cost_usd: float | None = None
     simulated: bool = False
+    rules: RulesRecord | None = None
+    reviewer: str | None = None
 
     @model_validator(mode="before")
     @classmethod
