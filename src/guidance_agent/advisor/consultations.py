@@ -31,6 +31,7 @@ class OpenConsultation:
         transcript: Fingerprint of what was said before this turn.
         ordinal: Number of the turn in its consultation, from 1.
         is_new: Whether its row has yet to be written.
+        has_memories: Whether anything of the customer may be remembered.
     """
 
     id: str
@@ -38,6 +39,7 @@ class OpenConsultation:
     transcript: str
     ordinal: int
     is_new: bool
+    has_memories: bool = True
 
     def row(self, customer: CustomerProfile, *, advisor_id: str, clock: Clock, simulated: bool) -> dict[str, Any]:
         """Return the row of `consultations` for a new one."""
@@ -74,8 +76,9 @@ async def find_consultation(
         TurnInProgressError: when the given consultation still streams a turn.
     """
     fingerprint = transcript_hash(history)
+    has_memories = True
     if consultation_id is None:
-        record = await records.open_consultation(customer.customer_id, fingerprint)
+        record, has_memories = await records.known_customer(customer.customer_id, fingerprint)
         if record is not None and record.id in busy:
             record = None
     else:
@@ -90,6 +93,7 @@ async def find_consultation(
             transcript=fingerprint,
             ordinal=1,
             is_new=True,
+            has_memories=has_memories,
         )
     return OpenConsultation(
         id=record.id,
@@ -97,6 +101,7 @@ async def find_consultation(
         transcript=record.transcript_hash,
         ordinal=record.turn_count + 1,
         is_new=False,
+        has_memories=has_memories,
     )
 
 

@@ -27,6 +27,7 @@ from guidance_agent.errors import PromptTooLongError
 from guidance_agent.knowledge.loader import tax_year
 from guidance_agent.llm.messages import Message, ModelRequest
 from guidance_agent.llm.tokens import estimate_tokens
+from guidance_agent.retrieval.found import RetrievalLimits
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -41,6 +42,7 @@ REASONING_TOKENS = 60
 """Upper bound of the private notes before an answer, in tokens."""
 
 _MEMORY_LIMIT = 2_000
+_WITHOUT_MEMORIES = RetrievalLimits(memories=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,7 @@ async def plan_turn(
         day=today,
         profile=customer,
         consultation_id=consultation.id,
+        limits=None if consultation.has_memories else _WITHOUT_MEMORIES,
     )
     context = _context(found, conversation, today, profile_changes(consultation.profile, customer.prompt_values()))
     turn_id = clock.new_id("turn")

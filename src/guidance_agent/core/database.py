@@ -18,7 +18,8 @@ import functools
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -30,8 +31,9 @@ from guidance_agent.core.postgres import PostgresServer
 from guidance_agent.core.sqlite import SqliteFile
 from guidance_agent.errors import DatabaseUnavailableError, SchemaVersionError
 
-__all__ = ["SCHEMA_REVISION", "Database", "database_url", "first_line"]
+__all__ = ["SCHEMA_REVISION", "Database", "SharedRead", "database_url", "first_line"]
 
+A = TypeVar("A")
 T = TypeVar("T")
 Result = tuple[Any, Exception | None]
 
@@ -43,6 +45,23 @@ KNOWN_REVISIONS = ("0001", "0002", "0003")
 _READERS = 4
 _READ_BESIDE_SECONDS = 0.02
 """After so long, reads that wait for a thread that reads are sent to another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRead(Generic[A, T]):
+    """A read for `Database.run` that is answered together with the others of its kind that wait at the same time.
+
+    Attributes:
+        together: Returns one answer for each of the things asked, in their order. Reads with the same function are one
+            kind.
+        asked: What this read asks.
+    """
+
+    together: Callable[[sa.Connection, Sequence[A]], Sequence[T]]
+    asked: A
+
+    def __call__(self, connection: sa.Connection) -> T:
+        return self.together(connection, [self.asked])[0]
 
 
 class Database:
@@ -176,7 +195,31 @@ class Database:
 
     def _read_all(self, works: Sequence[Callable[[sa.Connection], Any]]) -> list[Result]:
         with (self._reading_engine or self.engine).connect() as connection:
-            return [self._read(connection, work) for work in works]
+            answered = self._read_together(connection, works)
+            return [
+                answered[place] if place in answered else self._read(connection, work)
+                for place, work in enumerate(works)
+            ]
+
+    def _read_together(
+        self, connection: sa.Connection, works: Sequence[Callable[[sa.Connection], Any]]
+    ) -> dict[int, Result]:
+        """Return the answers, by place, of reads that have others of their kind beside them.
+
+        Where a kind cannot be answered together, each of its reads is left to succeed or fail by itself.
+        """
+        kinds: dict[Callable[..., Any], dict[int, Any]] = {}
+        for place, work in enumerate(works):
+            if isinstance(work, SharedRead):
+                kinds.setdefault(work.together, {})[place] = work.asked
+        answered: dict[int, Result] = {}
+        for together, asked in kinds.items():
+            if len(asked) < 2:
+                continue
+            answers, error = self._read(connection, functools.partial(together, asked=list(asked.values())))
+            if error is None:
+                answered.update(zip(asked, [(answer, None) for answer in answers], strict=True))
+        return answered
 
     def _read(self, connection: sa.Connection, work: Callable[[sa.Connection], Any], *, again: bool = True) -> Result:
         try:

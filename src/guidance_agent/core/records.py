@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import functools
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -10,13 +11,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from guidance_agent.core.clock import Clock
-from guidance_agent.core.database import Database
-from guidance_agent.core.schema import consultations, gate_actions, turn_events, turns
+from guidance_agent.core.database import Database, SharedRead
+from guidance_agent.core.schema import consultations, gate_actions, memories, turn_events, turns
 from guidance_agent.core.transcript import extend_transcript, text_hash
 from guidance_agent.core.types import ConversationRole, JsonObject, Outcome, TurnState
 from guidance_agent.errors import UnknownConsultationError
 
-__all__ = ["ConsultationRecord", "EventRecord", "Records", "TranscriptEntry", "TurnProgress"]
+__all__ = ["ConsultationRecord", "EventRecord", "KnownCustomer", "Records", "TranscriptEntry", "TurnProgress"]
 
 
 class TranscriptEntry(NamedTuple):
@@ -37,6 +38,18 @@ class ConsultationRecord:
     turn_count: int
     outcome: Outcome
     streaming: bool
+
+
+class KnownCustomer(NamedTuple):
+    """What there is of a customer before a turn.
+
+    Attributes:
+        consultation: The newest open consultation whose transcript is the conversation so far, without a live turn.
+        has_memories: Whether anything is remembered.
+    """
+
+    consultation: ConsultationRecord | None
+    has_memories: bool
 
 
 class EventRecord(NamedTuple):
@@ -70,27 +83,16 @@ class Records:
 
     async def consultation(self, consultation_id: str) -> ConsultationRecord | None:
         """Return the consultation with this id, if there is one."""
-        return await self._one_consultation(_CONSULTATION, {"id": consultation_id})
+        parameters = {"id": consultation_id}
+        row = await self._database.run(lambda connection: connection.execute(_CONSULTATION, parameters).first())
+        return None if row is None else _consultation(row)
 
-    async def open_consultation(self, customer_id: str, fingerprint: str) -> ConsultationRecord | None:
-        """Return the customer's newest open consultation whose transcript has this fingerprint and no live turn."""
-        return await self._one_consultation(_OPEN_CONSULTATION, {"customer": customer_id, "fingerprint": fingerprint})
+    async def known_customer(self, customer_id: str, fingerprint: str) -> KnownCustomer:
+        """Return what there is of a customer whose conversation so far has this fingerprint.
 
-    async def _one_consultation(
-        self, query: sa.Select[Any], parameters: Mapping[str, str]
-    ) -> ConsultationRecord | None:
-        row = await self._database.run(lambda connection: connection.execute(query, parameters).mappings().first())
-        if row is None:
-            return None
-        return ConsultationRecord(
-            id=row["id"],
-            customer_id=row["customer_id"],
-            profile=row["profile"],
-            transcript_hash=row["transcript_hash"],
-            turn_count=row["turn_count"],
-            outcome=row["outcome"],
-            streaming=bool(row["streaming"]),
-        )
+        Turns that begin together share one statement.
+        """
+        return await self._database.run(SharedRead(_known_customers, (customer_id, fingerprint)))
 
     async def transcript(self, consultation_id: str) -> tuple[TranscriptEntry, ...]:
         """Return the recorded conversation: each question with the text that was delivered for it."""
@@ -215,6 +217,28 @@ class Records:
         return await self._database.transaction(close)
 
 
+def _known_customers(connection: sa.Connection, asked: Sequence[tuple[str, str]]) -> list[KnownCustomer]:
+    dialect = connection.dialect.name
+    parameters: dict[str, Any] = {"asked": [list(each) for each in asked]}
+    if dialect == "postgresql":
+        customers, fingerprints = zip(*asked, strict=True)
+        parameters = {"customers": list(customers), "fingerprints": list(fingerprints)}
+    rows = connection.execute(_known(dialect), parameters)
+    return [KnownCustomer(None if row.id is None else _consultation(row), bool(row.has_memories)) for row in rows]
+
+
+def _consultation(row: sa.Row[Any]) -> ConsultationRecord:
+    return ConsultationRecord(
+        id=row.id,
+        customer_id=row.customer_id,
+        profile=row.profile,
+        transcript_hash=row.transcript_hash,
+        turn_count=row.turn_count,
+        outcome=row.outcome,
+        streaming=bool(row.streaming),
+    )
+
+
 def _close_dead(
     connection: sa.Connection,
     turn_id: str,
@@ -262,23 +286,53 @@ def _close_dead(
 
 # Built once: these are on the way to the first text, and building a statement costs more than running it.
 
-_HAS_LIVE_TURN = (
-    sa.select(turns.c.id).where(turns.c.consultation_id == consultations.c.id, turns.c.state == "streaming").exists()
-)
-_CONSULTATION: sa.Select[Any] = sa.select(consultations, _HAS_LIVE_TURN.label("streaming")).where(
+
+def _has_live_turn(table: sa.FromClause) -> sa.Exists:
+    return sa.exists().where(turns.c.consultation_id == table.c.id, turns.c.state == "streaming")
+
+
+_CONSULTATION: sa.Select[Any] = sa.select(consultations, _has_live_turn(consultations).label("streaming")).where(
     consultations.c.id == sa.bindparam("id")
 )
-_OPEN_CONSULTATION: sa.Select[Any] = (
-    sa.select(consultations, sa.literal(False).label("streaming"))
-    .where(
-        consultations.c.customer_id == sa.bindparam("customer"),
-        consultations.c.outcome == "open",
-        consultations.c.transcript_hash == sa.bindparam("fingerprint"),
-        ~_HAS_LIVE_TURN,
+
+
+@functools.cache
+def _known(dialect: str) -> sa.Select[Any]:
+    """Return the statement for any number of customers, each with a fingerprint, in the order they are named in."""
+    customer: sa.ColumnElement[str]
+    fingerprint: sa.ColumnElement[str]
+    if dialect == "postgresql":
+        texts = sa.ARRAY(sa.Text)
+        named = sa.func.unnest(sa.bindparam("customers", type_=texts), sa.bindparam("fingerprints", type_=texts))
+        asked = named.table_valued("customer", "fingerprint", with_ordinality="place", name="asked").render_derived()
+        place, customer, fingerprint = asked.c.place, asked.c.customer, asked.c.fingerprint
+    else:
+        asked = sa.func.json_each(sa.bindparam("asked", type_=sa.JSON())).table_valued("key", "value", name="asked")
+        place = asked.c.key
+        customer = sa.func.json_extract(asked.c.value, "$[0]")
+        fingerprint = sa.func.json_extract(asked.c.value, "$[1]")
+    own, found = consultations.alias("own"), consultations.alias("found")
+    newest = (
+        sa.select(own.c.id)
+        .where(
+            own.c.customer_id == customer,
+            own.c.outcome == "open",
+            own.c.transcript_hash == fingerprint,
+            ~_has_live_turn(own),
+        )
+        .order_by(own.c.opened_at.desc())
+        .limit(1)
+        .correlate(asked)
+        .scalar_subquery()
     )
-    .order_by(consultations.c.opened_at.desc())
-    .limit(1)
-)
+    has_memories = sa.exists().where(memories.c.customer_id == customer)
+    return (
+        sa.select(has_memories.label("has_memories"), found, sa.literal(False).label("streaming"))
+        .select_from(asked.outerjoin(found, found.c.id == newest))
+        .order_by(place)
+    )
+
+
 _TURN_STATE: sa.Select[Any] = (
     sa.select(turns.c.state, consultations.c.customer_id, turns.c.lease_until, turns.c.judgement)
     .join(consultations, consultations.c.id == turns.c.consultation_id)
