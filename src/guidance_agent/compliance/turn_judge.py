@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from guidance_agent.advisor.events import Corrected, Judged, event_to_json
-from guidance_agent.compliance.corrections import corrections_for
 from guidance_agent.core.types import CustomerProfile, HistoryEntry
 from guidance_agent.core.verdicts import NewCorrection, NewVerdict, ReviewCause, VerdictRecords
 from guidance_agent.errors import ConfigurationError, CustomerProfileError, InputError, ModelError
@@ -166,11 +165,19 @@ class TurnJudge:
             review=_review_cause(verdict),
             detail=verdict.unreadable or ", ".join(dict.fromkeys(failure.check for failure in verdict.failures)),
         )
-        corrections = () if verdict.passed else corrections_for(verdict, length=len(text.text))
+        corrections = _corrections(verdict, len(text.text))
         stored = await self._verdicts.store(new, corrections, judged_payload=judged, corrected_payload=corrected)
         if stored is not None:
             self.judged += 1
             self._announce(turn_id)
+
+
+def _corrections(verdict: Verdict, length: int) -> Sequence[NewCorrection]:
+    if verdict.passed:
+        return ()
+    from guidance_agent.compliance.corrections import corrections_for
+
+    return corrections_for(verdict, length=length)
 
 
 def _review_cause(verdict: Verdict) -> ReviewCause | None:

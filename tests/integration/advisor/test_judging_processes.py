@@ -54,7 +54,6 @@ async def counted(runtime: Runtime) -> tuple[int, dict[str | None, int]]:
 async def command(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -65,7 +64,9 @@ async def command(*arguments: str, **environment: str) -> asyncio.subprocess.Pro
 
 async def worker(settings: Settings, *options: str, **environment: str) -> asyncio.subprocess.Process:
     folder = str(settings.data_dir)
-    return await command("guidance_agent.cli.main", "worker", "--json", *options, "--data-dir", folder, **environment)
+    return await command(
+        "-m", "guidance_agent.cli.main", "worker", "--json", *options, "--data-dir", folder, **environment
+    )
 
 
 async def told(process: asyncio.subprocess.Process) -> tuple[int | None, dict[str, object], str]:
@@ -79,7 +80,7 @@ async def test_a_process_killed_between_the_judge_and_the_commit_leaves_a_turn_t
     settings: Settings, janet: CustomerProfile
 ) -> None:
     await have_answered(settings, janet, 1)
-    child = await command("tests.integration.advisor.judging_child", str(settings.data_dir))
+    child = await command("-m", "tests.integration.advisor.judging_child", str(settings.data_dir))
     assert child.stdout is not None
     async with asyncio.timeout(WITHIN):
         assert await child.stdout.readline() == b"judged, not stored\n"
@@ -163,3 +164,33 @@ async def test_a_worker_judges_what_comes_until_it_is_told_to_stop(settings: Set
     assert process.returncode == 0
     async with Runtime(settings) as runtime:
         assert (await counted(runtime))[0] == 2
+
+
+SHOWS_WHEN_DBOS_IS_LOADED = """
+import asyncio, json, sys
+from pathlib import Path
+from guidance_agent import AdvisorAgent, Settings, TextDelta
+
+async def main():
+    settings = Settings.load(data_dir=Path(sys.argv[1]), simulator="instant")
+    customer = {"customer_id": "janet", "presenting_question": "Can I take it all?"}
+    seen = {}
+    async with AdvisorAgent(settings=settings) as advisor:
+        async with advisor.consult(customer, use_reasoning=False) as turn:
+            async for event in turn:
+                if isinstance(event, TextDelta):
+                    seen.setdefault("at the first text", "dbos" in sys.modules)
+            seen["has a verdict"] = await turn.verdict() is not None
+        seen["after the verdict"] = "dbos" in sys.modules
+    print(json.dumps(seen))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_no_first_text_waits_for_dbos_to_be_loaded(settings: Settings) -> None:
+    process = await command("-c", SHOWS_WHEN_DBOS_IS_LOADED, str(settings.data_dir))
+    code, values, said = await told(process)
+    assert code == 0, said
+    assert values == {"at the first text": False, "has a verdict": True, "after the verdict": True}
