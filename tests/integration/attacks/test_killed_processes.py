@@ -33,7 +33,7 @@ async def stopped_child(simulator: ProviderSimulator, wire: str, data_dir: Path,
 async def test_a_killed_process_has_shown_nothing_that_is_not_journaled_and_all_its_turns_are_closed(
     simulator: ProviderSimulator, wire: str, tmp_path: Path, number: int
 ) -> None:
-    author_says(simulator, wire, Script(chunks=2_000, first_ms=0, interval_ms=4))
+    author_says(simulator, wire, Script(chunks=2_000, first_ms=0, interval_ms=25))
     settings = wired_settings(simulator, wire, tmp_path / "data")
     child = await stopped_child(simulator, wire, tmp_path / "data", number)
     assert await child.process.wait() == -number
@@ -60,7 +60,7 @@ async def test_a_killed_process_has_shown_nothing_that_is_not_journaled_and_all_
 async def test_an_interrupt_ends_every_turn_with_exactly_what_was_shown(
     simulator: ProviderSimulator, wire: str, tmp_path: Path
 ) -> None:
-    author_says(simulator, wire, Script(chunks=2_000, first_ms=0, interval_ms=4))
+    author_says(simulator, wire, Script(chunks=2_000, first_ms=0, interval_ms=25))
     child = await stopped_child(simulator, wire, tmp_path / "data", signal.SIGINT)
     assert "KeyboardInterrupt" in await child.stderr()
     await child.process.wait()
