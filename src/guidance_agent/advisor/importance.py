@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from guidance_agent.advisor.prompts import importance_prompt
-from guidance_agent.errors import MalformedResponseError, ModelError
+from guidance_agent.errors import ModelError
+from guidance_agent.llm import structured
 from guidance_agent.llm.messages import ModelRequest
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ __all__ = ["MemoryRater", "rate_importance"]
 
 _logger = logging.getLogger("guidance_agent.memory")
 _AT_ONCE = 20
+_ANSWER_TOKENS = 32
+_THINKING_TOKENS = 1_000
 
 
 class _Rating(BaseModel):
@@ -30,23 +33,13 @@ async def rate_importance(gateway: ModelGateway, model: str, observation: str) -
     """Return a rating from 1 (passing) to 10 (decisive).
 
     Raises:
-        ModelError: when the model cannot be asked, or its answer is not a rating (`MalformedResponseError`).
+        ModelError: when the model cannot be asked, or its answer is not a rating (`StructuredOutputError`).
     """
-    completion = await gateway.complete(
-        ModelRequest(
-            model=model,
-            messages=importance_prompt(observation),
-            max_tokens=32,
-            operation="importance",
-            response_schema=_Rating.model_json_schema(),
-        )
+    request = ModelRequest(
+        model=model, messages=importance_prompt(observation), max_tokens=_ANSWER_TOKENS, operation="importance"
     )
-    try:
-        return _Rating.model_validate_json(completion.text.strip()).importance
-    except ValidationError as error:
-        raise MalformedResponseError(
-            f"The rating is not JSON with an importance from 1 to 10: {completion.text[:80]!r}.", model=model
-        ) from error
+    answered = await structured.complete(gateway, request, output=_Rating, thinking_tokens=_THINKING_TOKENS)
+    return answered.value.importance
 
 
 class MemoryRater:

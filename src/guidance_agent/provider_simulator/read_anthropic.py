@@ -16,6 +16,13 @@ __all__ = ["read_messages_request"]
 _TRAILING_TOKENS = 4
 _ROLE_TOKENS = 3
 _TOOL_TOKENS = 6
+_OF_NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
+_NO_BOUNDS = {
+    "integer": _OF_NUMBERS,
+    "number": _OF_NUMBERS,
+    "string": frozenset({"minLength", "maxLength"}),
+    "array": frozenset({"maxItems", "uniqueItems"}),
+}
 _RUNS = {"tool_use": "tool_use", "tool_result": "tool_result"}
 
 
@@ -238,7 +245,34 @@ def _schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     schema = wanted.get("schema")
     if not isinstance(schema, dict):
         raise _invalid("output_config.format.schema: Field required")
+    where = "output_config.format.schema" if body.get("output_config") else "output_format.schema"
+    for bounded in _bounded_schemas(schema):
+        raise _invalid(f"{where}: {bounded}")
     return schema
+
+
+def _bounded_schemas(schema: Any) -> Iterator[str]:
+    """What the provider says of the bounds in a schema that its grammars cannot hold."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _bounded_schemas(part)
+    if not isinstance(schema, Mapping):
+        return
+    kinds = schema.get("type")
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
+        found = sorted(_NO_BOUNDS.get(str(kind), frozenset()) & schema.keys())
+        if len(found) == 1:
+            yield f"For '{kind}' type, property '{found[0]}' is not supported"
+        elif found:
+            yield f"For '{kind}' type, properties {', '.join(found)} are not supported"
+        if kind == "array" and schema.get("minItems", 0) not in (0, 1):
+            yield "For 'array' type, 'minItems' values other than 0 or 1 are not supported"
+    for key, value in schema.items():
+        if key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
+            for inner in value.values():
+                yield from _bounded_schemas(inner)
+        elif key in ("items", "prefixItems", "anyOf", "oneOf", "allOf"):
+            yield from _bounded_schemas(value)
 
 
 def _salts(body: Mapping[str, Any], wants_thinking: bool) -> dict[Section, bytes]:
