@@ -18,11 +18,13 @@ from guidance_agent.compliance.gate import SentenceGate
 from guidance_agent.compliance.gatekeeper import Gatekeeper
 from guidance_agent.compliance.policy import load_policy
 from guidance_agent.errors import ConfigurationError, ProviderUnavailableError
-from guidance_agent.provider_simulator import ProviderSimulator, Script
+from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 from tests.integration.advisor.wiring import (
+    FAST,
     author_fails,
     author_requests,
     author_says,
+    bare,
     closed_by_client,
     wired_settings,
 )
@@ -168,6 +170,42 @@ async def test_a_judge_that_is_down_leaves_it_to_the_policy(
     assert isinstance(events[-1], Completed)
     assert text_of(events) == "".join(DOUBT).replace("Maybe move it.", INSTEAD)
     assert (row["action"], row["asked"]) == ("withheld", "no_answer")
+
+
+@pytest.mark.parametrize(
+    ("fault", "asked", "is_shown"),
+    [
+        ({"kind": "script", "script": Script(text='{"verdict": "breach"}')}, "breach", False),
+        ({"kind": "script", "script": Script(text='{"verdict": "permitted"}')}, "permitted", True),
+        ({"kind": "script", "script": Script(text="Certainly! **permitted**")}, "no_answer", False),
+        ({"kind": "script", "script": Script(text="")}, "no_answer", False),
+        ({"kind": "refusal"}, "no_answer", False),
+        ({"kind": "status", "status": 500}, "no_answer", False),
+        ({"kind": "garbage"}, "no_answer", False),
+    ],
+    ids=["breach", "permitted", "garbled", "empty", "refused", "down", "garbage"],
+)
+async def test_the_fast_model_is_asked_and_what_it_cannot_say_is_no_answer(
+    simulator: ProviderSimulator,
+    wire: str,
+    janet: CustomerProfile,
+    tmp_path: Path,
+    fault: dict[str, Any],
+    asked: str,
+    is_shown: bool,
+) -> None:
+    author_says(simulator, wire, Script(pieces=DOUBT))
+    simulator.faults.add(Fault.model_validate({"model": bare(FAST[wire]), "times": None, **fault}))
+    settings = wired_settings(
+        simulator, wire, tmp_path / "data", gate={"ask": True, "deadline": 20, "undecided": "replace"}
+    )
+    async with Runtime(settings, environ={}) as runtime, AdvisorAgent(runtime=runtime) as advisor:
+        events = await events_of(advisor, janet)
+        (row,) = await actions_of(advisor, events)
+        calls = [record for record in simulator.requests if record.model == bare(FAST[wire])]
+    assert calls
+    assert text_of(events) == "".join(DOUBT).replace("Maybe move it.", "Maybe move it." if is_shown else INSTEAD)
+    assert row["asked"] == asked
 
 
 async def test_a_late_answer_is_no_answer_and_costs_no_more_than_the_deadline(
