@@ -83,14 +83,17 @@ def contradictions(turn: RecordedTurn | None, shown: str, told_end: str | None) 
 
 def _wrong_end(turn: RecordedTurn, shown: str) -> list[str]:
     row, delivered = turn.row, turn.row["delivered_length"]
+    # What is told after the end: whoever judges adds it.
+    ends = [kind for kind in turn.types if kind not in ("judged", "corrected")]
     last = {"completed": "completed", "process_died": "failed"}.get(row["state"])
     wrong = {
         "nothing says how much was delivered": delivered is None,
         "less is recorded as delivered than was shown": delivered is not None and delivered < len(shown),
         "the text's hash is another's": row["text_hash"] != text_hash(turn.text[:delivered]),
-        "text that was delivered waits for no judgement": row["judgement"] != ("pending" if delivered else None),
+        "text that was delivered waits for no judgement": (row["judgement"] is None) == bool(delivered),
+        "a turn has more than one verdict": turn.types.count("judged") > 1,
         "the last number is another's": row["last_sequence"] != len(turn.sequences) - 1,
-        "the last event is not its end": last is not None and turn.types[-1:] != [last],
+        "the last event is not its end": last is not None and ends[-1:] != [last],
         "a dead process's text is not recorded whole": row["state"] == "process_died" and delivered != len(turn.text),
     }
     return [what for what, is_so in wrong.items() if is_so]

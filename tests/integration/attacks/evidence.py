@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from guidance_agent import Completed, CustomerProfile, Event, Runtime, TextDelta, event_from_json
+from guidance_agent import Completed, Corrected, CustomerProfile, Event, Judged, Runtime, TextDelta, event_from_json
 from guidance_agent.core.schema import model_calls, turns
 
 T = TypeVar("T")
@@ -101,11 +101,14 @@ async def check_ended(runtime: Runtime, turn_id: str, delivered: str) -> dict[st
     assert row["delivered_length"] == len(delivered)
     assert row["text_length"] == len(text)
     assert row["text_hash"] == hashlib.sha256(delivered.encode()).hexdigest()
-    assert row["judgement"] == ("pending" if delivered else None)
+    assert (row["judgement"] is not None) == bool(delivered)
     assert [event.sequence for event in events] == list(range(len(events)))
     assert row["last_sequence"] == len(events) - 1
     deltas = [event for event in events if isinstance(event, TextDelta)]
     assert [delta.start for delta in deltas] == [0, *(delta.end for delta in deltas[:-1])][: len(deltas)]
     assert all(delta.end - delta.start == len(delta.text) for delta in deltas)
-    assert (row["state"] == "completed") == isinstance(events[-1], Completed)
+    # A process that judges may have told its verdict since.
+    ends = [event for event in events if not isinstance(event, Judged | Corrected)]
+    assert len(events) - len(ends) == 0 or row["judgement"] in ("passed", "failed")
+    assert (row["state"] == "completed") == isinstance(ends[-1], Completed)
     return row
