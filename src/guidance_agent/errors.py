@@ -14,6 +14,9 @@
     │   ├── UnknownConsultationError
     │   ├── UnknownTurnError
     │   ├── TurnInProgressError
+    │   ├── UnknownReviewError
+    │   ├── ReviewDecidedError
+    │   ├── ReviewClaimedError
     │   └── PromptTooLongError
     ├── ModelError                    a provider, or the way to it, failed
     │   ├── AuthenticationError
@@ -35,6 +38,7 @@
     │   ├── SchemaVersionError
     │   └── JournalError
     │       └── LeaseLostError
+    ├── GuidanceNotCompliantError     no version of an answer passed its checks
     ├── FileWriteError                a stream's text cannot be written to its file
     └── TurnEndedError                the turn was ended while the caller was away
         └── IdleConsumerError
@@ -58,6 +62,7 @@ __all__ = [
     "DatabaseUnavailableError",
     "FileWriteError",
     "GuidanceAgentError",
+    "GuidanceNotCompliantError",
     "HistoryError",
     "HistoryMismatch",
     "IdleConsumerError",
@@ -80,6 +85,8 @@ __all__ = [
     "QuotaExhaustedError",
     "RateLimitedError",
     "RequestRejectedError",
+    "ReviewClaimedError",
+    "ReviewDecidedError",
     "SchemaVersionError",
     "StorageError",
     "StreamTruncated",
@@ -90,6 +97,7 @@ __all__ = [
     "TurnInProgressError",
     "UnknownConsultationError",
     "UnknownModelError",
+    "UnknownReviewError",
     "UnknownTurnError",
 ]
 
@@ -153,6 +161,18 @@ class UnknownTurnError(InputError):
 
 class TurnInProgressError(InputError):
     """Raised when a consultation is asked a question while its last turn still streams."""
+
+
+class UnknownReviewError(InputError):
+    """Raised when a review is not in the records."""
+
+
+class ReviewDecidedError(InputError):
+    """Raised when a review that is decided is claimed or decided once more without saying so."""
+
+
+class ReviewClaimedError(InputError):
+    """Raised when somebody else has claimed a review."""
 
 
 class PromptTooLongError(InputError):
@@ -335,6 +355,20 @@ class JournalError(StorageError):
 
 class LeaseLostError(JournalError):
     """Raised when another process has closed the turn because this one let its lease run out."""
+
+
+class GuidanceNotCompliantError(GuidanceAgentError):
+    """Raised when no version of an answer passed its checks: nothing of it was shown, and a review is open.
+
+    Attributes:
+        turn_id: The turn, as the review names it.
+        failed: The checks that the last version failed; empty where the judge's answer could not be read.
+    """
+
+    def __init__(self, message: str, *, turn_id: str, failed: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.turn_id = turn_id
+        self.failed = failed
 
 
 class FileWriteError(GuidanceAgentError):

@@ -53,7 +53,7 @@ async def wait_for_verdict(services: AdvisorServices, turn_id: str, *, timeout: 
 async def _stored(services: AdvisorServices, turn_id: str) -> Verdict | None:
     from guidance_agent.compliance.verdict import Verdict
 
-    stored = await services.verdicts.verdict(turn_id)
+    stored = await services.verdicts.standing_verdict(turn_id)
     return None if stored is None else Verdict.model_validate(stored.verdict)
 
 

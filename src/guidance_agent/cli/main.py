@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from guidance_agent.cli import ask, cache, chat, check, doctor, simulator, worker
+from guidance_agent.cli import ask, audit, cache, chat, check, doctor, review, simulator, worker
 from guidance_agent.cli.exit_codes import ExitCode, exit_code_of
 from guidance_agent.cli.interrupts import raise_on_sigterm
 from guidance_agent.cli.margin import show_error
@@ -48,6 +48,17 @@ _cache = typer.Typer(invoke_without_command=True, epilog=_epilogue(cache.EXAMPLE
 _cache.callback()(cache.cache)
 _cache.command("report", epilog=_epilogue(cache.EXAMPLES))(cache.report)
 app.add_typer(_cache, name="cache")
+_audit = typer.Typer(invoke_without_command=True, epilog=_epilogue(audit.EXAMPLES))
+_audit.callback()(audit.audit)
+_audit.command("show", epilog=_epilogue(audit.EXAMPLES))(audit.show)
+app.add_typer(_audit, name="audit")
+_review = typer.Typer(invoke_without_command=True, epilog=_epilogue(review.EXAMPLES))
+_review.callback()(review.review)
+_review.command("list", epilog=_epilogue(review.EXAMPLES))(review.list_reviews)
+_review.command("show", epilog=_epilogue(review.EXAMPLES))(review.show)
+_review.command("claim", epilog=_epilogue(review.EXAMPLES))(review.claim)
+_review.command("decide", epilog=_epilogue(review.EXAMPLES))(review.decide)
+app.add_typer(_review, name="review")
 app.command("check", epilog=_epilogue(check.EXAMPLES))(check.check)
 app.command("worker", epilog=_epilogue(worker.EXAMPLES))(worker.worker)
 app.command("simulator", epilog=_epilogue(simulator.EXAMPLES))(simulator.simulator)

@@ -80,7 +80,7 @@ class TextPrinter:
         self.end()
         verdict = Verdict.model_validate(event.verdict)
         if verdict.passed:
-            self._margin.note(f"Judged by {verdict.judge_model or 'rules'}: passed")
+            self._margin.note(f"Judged by {verdict.judge_model or verdict.reviewer or 'rules'}: passed")
         elif verdict.unreadable is not None:
             self._margin.notice(f"Judged: not passed, because the verdict cannot be read: {verdict.unreadable}")
         else:

@@ -21,6 +21,9 @@ from guidance_agent.core.schema import corrections, reviews, turn_events, turns,
 from guidance_agent.core.types import JsonObject, Judgement, TurnState
 
 __all__ = [
+    "CANDIDATE",
+    "LIVE",
+    "REVIEW",
     "Backlog",
     "NewCorrection",
     "NewVerdict",
@@ -35,7 +38,13 @@ __all__ = [
 ReviewCause = Literal["fail", "unreadable", "unjudged"]
 
 LIVE = "live"
-"""The purpose of the verdict on what a customer was shown; only this one changes the state of the turn."""
+"""The purpose of the verdict on what a customer was shown; a judge's for another changes no turn's state."""
+
+REVIEW = "review"
+"""The purpose of a person's verdict, which counts instead of the judge's; a turn's later ones are `review:2` and on."""
+
+CANDIDATE = "candidate:"
+"""How the purposes begin of verdicts on texts that were not shown yet; the number of the version follows, from 0."""
 
 
 class WaitingTurn(NamedTuple):
@@ -63,7 +72,10 @@ class Backlog(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewVerdict:
-    """A verdict to be stored. `review` is why a person must look at it, `detail` what they should know first."""
+    """A verdict to be stored. `review` is why a person must look at it, `detail` what they should know first.
+
+    `text` is what was judged, where that was not shown: nothing else keeps it then.
+    """
 
     turn_id: str
     text_hash: str
@@ -77,6 +89,7 @@ class NewVerdict:
     simulated: bool
     review: ReviewCause | None = None
     detail: str = ""
+    text: str | None = None
 
 
 class NewCorrection(NamedTuple):
@@ -170,6 +183,45 @@ class VerdictRecords:
         row = await self._database.run(lambda connection: connection.execute(query).first())
         return None if row is None else StoredVerdict(*row)
 
+    async def standing_verdict(self, turn_id: str) -> StoredVerdict | None:
+        """Return the verdict that counts for a turn: the newest of a person, else the judge's on what was delivered."""
+        query = (
+            sa.select(verdicts.c.id, verdicts.c.verdict, verdicts.c.created_at)
+            .where(
+                verdicts.c.turn_id == turn_id,
+                sa.or_(verdicts.c.purpose.in_((LIVE, REVIEW)), verdicts.c.purpose.like(f"{REVIEW}:%")),
+            )
+            .order_by(sa.case((verdicts.c.purpose == LIVE, 1), else_=0), verdicts.c.created_at.desc())
+            .limit(1)
+        )
+        row = await self._database.run(lambda connection: connection.execute(query).first())
+        return None if row is None else StoredVerdict(*row)
+
+    async def passed_as_candidate(self, turn_id: str, text_hash: str, policy_version: str) -> StoredVerdict | None:
+        """Return the verdict by which a text passed before it was shown, if it did, by this policy."""
+        query = (
+            sa.select(verdicts.c.id, verdicts.c.verdict, verdicts.c.created_at)
+            .where(
+                verdicts.c.turn_id == turn_id,
+                verdicts.c.text_hash == text_hash,
+                verdicts.c.policy_version == policy_version,
+                verdicts.c.purpose.like(f"{CANDIDATE}%"),
+                verdicts.c.passed,
+            )
+            .limit(1)
+        )
+        row = await self._database.run(lambda connection: connection.execute(query).first())
+        return None if row is None else StoredVerdict(*row)
+
+    async def store_candidate(self, new: NewVerdict) -> str | None:
+        """Store the verdict on a text that was not shown, and its review; the turn goes on and hears nothing of it.
+
+        Returns:
+            The verdict's id; None when it is stored already, or there is no such turn.
+        """
+        writing = _Storing(new, (), lambda *_: {}, lambda *_: {}, self._clock)
+        return await self._database.transaction(writing.write)
+
     async def store(
         self,
         new: NewVerdict,
@@ -207,7 +259,10 @@ class VerdictRecords:
         return await self._database.transaction(write)
 
     async def undelivered_corrections(self, consultation_id: str, *, before: str) -> tuple[UndeliveredCorrection, ...]:
-        """Return the corrections of a consultation that nobody has received, without those of the turn `before`."""
+        """Return the corrections of a consultation that nobody has received, without those of the turn `before`.
+
+        Where a person has found the text right after all, nothing is to be corrected any more.
+        """
         query = (
             sa.select(corrections.c.id, turn_events.c.payload)
             .join(turns, turns.c.id == corrections.c.turn_id)
@@ -220,6 +275,7 @@ class VerdictRecords:
             .where(
                 turns.c.consultation_id == consultation_id,
                 turns.c.id != before,
+                turns.c.judgement == "failed",
                 corrections.c.delivered_at.is_(None),
             )
             .order_by(turns.c.ordinal, corrections.c.sequence)
@@ -260,7 +316,8 @@ class _Storing:
             .where(turns.c.id == new.turn_id)
             .with_for_update()
         ).first()
-        if turn is None or turn.state == "streaming" or self._is_stored(connection, turn.judgement):
+        may_run = new.purpose.startswith(CANDIDATE)
+        if turn is None or (turn.state == "streaming" and not may_run) or self._is_stored(connection, turn.judgement):
             return None
         verdict_id, now = self.clock.new_id("verdict"), self.clock.now()
         connection.execute(
@@ -278,6 +335,7 @@ class _Storing:
                 cost_usd=new.cost_usd,
                 simulated=new.simulated,
                 created_at=now,
+                text=new.text,
             )
         )
         if new.purpose == LIVE:
