@@ -212,6 +212,8 @@ def _verdicts(verdicts: Sequence[JsonObject]) -> Iterator[str]:
         who = verdict.get("reviewer") or row["judge_model"] or "the rules alone"
         yield f"  {moment(row['created_at'])}  {'PASSED' if row['passed'] else 'NOT PASSED'}, purpose {row['purpose']}"
         yield f"    By {plain(who)}, policy {row['policy_version']}" + (", simulated" if row["simulated"] else "")
+        if row.get("text"):
+            yield wrapped(f"On a text that was not shown: {row['text']}", "    ")
         if verdict.get("unreadable"):
             yield wrapped(f"The judge's answer cannot be read: {verdict['unreadable']}", "    ")
         if verdict.get("reasoning"):

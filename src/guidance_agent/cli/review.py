@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from guidance_agent.compliance.reviewing import Decided, ReviewDesk
     from guidance_agent.compliance.verdict import CheckName
-    from guidance_agent.core.delivered_text import DeliveredText
-    from guidance_agent.core.reviews import Review, ReviewRecords, ReviewStatus
-    from guidance_agent.core.verdicts import StoredVerdict, VerdictRecords
+    from guidance_agent.core.reviews import Review, ReviewedText, ReviewRecords, ReviewStatus
     from guidance_agent.settings import Settings
 
 __all__ = ["EXAMPLES", "claim", "decide", "list_reviews", "review", "show"]
@@ -143,20 +141,19 @@ def list_reviews(
 def show(reference: Reference, as_json: AsJson = False, data_dir: options.DataDir = None) -> ExitCode:
     """Show one review: question, answer, and the verdict check by check."""
 
-    async def work() -> tuple[Review, DeliveredText | None, StoredVerdict | None]:
+    async def work() -> tuple[Review, ReviewedText]:
         async with _desk_with_records(options.load_settings(data_dir=data_dir), reference) as desk:
             found = await desk.reviews.find(reference)
-            return found, await desk.verdicts.delivered_text(found.turn_id), await desk.verdicts.verdict(found.turn_id)
+            return found, await desk.reviews.text_of(found)
 
-    found, text, stored = asyncio.run(work())
+    found, about = asyncio.run(work())
     from guidance_agent.cli.review_text import review_as_json, review_as_text
 
     if as_json:
-        answer = None if text is None else text.text
-        verdict = None if stored is None else stored.verdict
-        write_output(_line({**review_as_json(found), "answer": answer, "verdict": verdict}))
+        told = {"answer": about.text, "was_shown": about.was_shown, "verdict": about.verdict}
+        write_output(_line({**review_as_json(found), **told}))
     else:
-        write_output(review_as_text(found, text, stored))
+        write_output(review_as_text(found, about))
     return ExitCode.DONE
 
 
@@ -225,7 +222,6 @@ def decide(
 class _Desk(NamedTuple):
     desk: ReviewDesk
     reviews: ReviewRecords
-    verdicts: VerdictRecords
 
 
 @contextlib.asynccontextmanager
@@ -234,15 +230,14 @@ async def _desk(settings: Settings) -> AsyncIterator[_Desk | None]:
     from guidance_agent.compliance.reviewing import ReviewDesk
     from guidance_agent.core.clock import SystemClock
     from guidance_agent.core.reviews import ReviewRecords
-    from guidance_agent.core.verdicts import VerdictRecords
 
     async with records_to_read(settings) as records:
         if records is None:
             yield None
             return
         clock = SystemClock()
-        reviews, verdicts = ReviewRecords(records, clock), VerdictRecords(records, clock)
-        yield _Desk(ReviewDesk(reviews, verdicts), reviews, verdicts)
+        reviews = ReviewRecords(records, clock)
+        yield _Desk(ReviewDesk(reviews), reviews)
 
 
 @contextlib.asynccontextmanager

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 from guidance_agent.cli.terminal_text import moment, on_one_line, plain, wrapped
 
 if TYPE_CHECKING:
-    from guidance_agent.core.delivered_text import DeliveredText
-    from guidance_agent.core.reviews import Review
-    from guidance_agent.core.verdicts import StoredVerdict
+    from guidance_agent.core.reviews import Review, ReviewedText
 
 __all__ = ["review_as_json", "review_as_text", "reviews_as_text"]
 
@@ -29,9 +27,9 @@ def reviews_as_text(reviews: Sequence[Review]) -> str:
     return "\n".join(line for review in reviews for line in _listed(review)) + "\n"
 
 
-def review_as_text(review: Review, text: DeliveredText | None, stored: StoredVerdict | None) -> str:
+def review_as_text(review: Review, about: ReviewedText) -> str:
     """Return one review with the question, the answer, and what the judge said, check by check."""
-    return "\n".join(_shown(review, text, stored)) + "\n"
+    return "\n".join(_shown(review, about)) + "\n"
 
 
 def _listed(review: Review) -> Iterator[str]:
@@ -46,22 +44,23 @@ def _standing(review: Review) -> str:
     return f"claimed by {on_one_line(review.claimed_by or '-')}" if review.status == "claimed" else "open"
 
 
-def _shown(review: Review, text: DeliveredText | None, stored: StoredVerdict | None) -> Iterator[str]:
+def _shown(review: Review, about: ReviewedText) -> Iterator[str]:
     yield f"{review.id}: {review.cause}, {_standing(review)}" + (", simulated" if review.simulated else "")
     yield f"Turn {plain(review.turn_id)}, opened {moment(review.opened_at)}; the answer stands as {review.judgement}."
     if review.reason:
         yield wrapped(f"Reason: {review.reason}")
     yield "\nQuestion"
     yield wrapped(review.question)
-    yield "\nAnswer, as it was delivered"
-    yield wrapped(text.text) if text is not None else "  Not on record."
+    yield "\nAnswer, as it was delivered" if about.was_shown else "\nAnswer, which was not shown"
+    yield "  Not on record." if about.text is None else wrapped(about.text)
     yield "\nVerdict of the judge"
-    if stored is None:
+    verdict = about.verdict
+    if verdict is None:
         yield wrapped(review.detail or "None.")
         return
-    if stored.verdict.get("unreadable"):
-        yield wrapped(f"Not readable: {stored.verdict['unreadable']}")
-    for result in stored.verdict["checks"]:
+    if verdict.get("unreadable"):
+        yield wrapped(f"Not readable: {verdict['unreadable']}")
+    for result in verdict["checks"]:
         yield f"  {result['check'].replace('_', ' ')}: {result['status'].replace('_', ' ')} ({result['source']})"
         if result["status"] == "fail":
             if result["quote"] is not None:

@@ -173,7 +173,7 @@ def _cost(calls: Sequence[JsonObject]) -> JsonObject:
 def _deterministic(recorded: RecordedTurn, text: str, knowledge: Knowledge) -> JsonObject:
     from guidance_agent.compliance.rule_results import TextRules
 
-    record = _record_of_rules(recorded.verdicts)
+    record = _record_of_rules([row for row in recorded.verdicts if row["text_hash"] == recorded.turn["text_hash"]])
     day = _day_of(recorded) if record is None else record.day
     now = TextRules(knowledge).examine(text, question=recorded.turn["question"], on=day).record
     outcome = _compared(record, now)

@@ -17,12 +17,10 @@ from guidance_agent.compliance.policy_version import judging_version
 from guidance_agent.compliance.verdict import CHECKS, CheckName, CheckResult, Verdict
 from guidance_agent.core.reviews import Decision, PersonsVerdict, Review, ReviewRecords
 from guidance_agent.core.text import is_storable
-from guidance_agent.errors import InputError, UnknownTurnError
+from guidance_agent.errors import InputError
 
 if TYPE_CHECKING:
-    from guidance_agent.core.delivered_text import DeliveredText
     from guidance_agent.core.types import JsonObject
-    from guidance_agent.core.verdicts import VerdictRecords
 
 __all__ = ["Decided", "ReviewDesk", "verdict_of_person"]
 
@@ -45,9 +43,8 @@ class Decided(NamedTuple):
 class ReviewDesk:
     """Where a person decides reviews."""
 
-    def __init__(self, reviews: ReviewRecords, verdicts: VerdictRecords) -> None:
+    def __init__(self, reviews: ReviewRecords) -> None:
         self._reviews = reviews
-        self._verdicts = verdicts
 
     async def claim(self, reference: str, *, reviewer: str, take_over: bool = False, release: bool = False) -> Review:
         """Claim a review, or give it back, and return it; `reference` is its id or its turn's.
@@ -97,16 +94,13 @@ class ReviewDesk:
         if decision == "approve" and failed:
             raise InputError(f"An approval names no failed checks ({', '.join(failed)}). Uphold, or leave them out.")
         review = await self._reviews.find(reference)
-        text = await self._verdicts.delivered_text(review.turn_id)
-        if text is None:
-            raise UnknownTurnError(f"There is no turn {review.turn_id!r} that has ended. Look at it again later.")
-        stored = await self._verdicts.verdict(review.turn_id)
-        judged = None if stored is None else Verdict.model_validate(stored.verdict)
+        about = await self._reviews.text_of(review)
+        judged = None if about.verdict is None else Verdict.model_validate(about.verdict)
         verdict = await asyncio.to_thread(
             verdict_of_person,
             decision,
-            text,
             judged,
+            text_hash=about.text_hash,
             reason=why,
             reviewer=person,
             failed=failed,
@@ -121,6 +115,7 @@ class ReviewDesk:
                 reason=why,
                 person=person,
                 passed=verdict.passed,
+                about=about,
                 policy_version=verdict.policy_version,
                 verdict=verdict.model_dump(mode="json"),
                 told=told.model_dump(mode="json"),
@@ -134,9 +129,9 @@ class ReviewDesk:
 
 def verdict_of_person(
     decision: Decision,
-    text: DeliveredText,
     judged: Verdict | None,
     *,
+    text_hash: str,
     reason: str,
     reviewer: str,
     failed: Sequence[CheckName] = (),
@@ -160,7 +155,7 @@ def verdict_of_person(
         confidence=1.0,
         reasoning=reason,
         policy_version=judging_version() if judged is None else judged.policy_version,
-        text_hash=text.text_hash,
+        text_hash=text_hash,
         simulated=simulated,
         rules=None if judged is None else judged.rules,
         reviewer=reviewer,

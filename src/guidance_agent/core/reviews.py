@@ -1,5 +1,8 @@
 """The queue of what a person must look at, and what the person decided.
 
+A person may also look at a text that was judged before it would have been shown, and was not: what is decided about it
+changes nothing for the turn.
+
 Reviews are opened by whoever stores a verdict (`core.verdicts`): for one that failed, for one that could not be read,
 and for a turn that could not be judged. A decision, the verdict of the person, the new state of the turn and the event
 that tells of it are written in one transaction, under the lock of the turn that judges take as well.
@@ -12,18 +15,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
+from guidance_agent.core.delivered_text import delivered_text
 from guidance_agent.core.schema import reviews, turn_events, turns, verdicts
 from guidance_agent.core.types import JsonObject, Judgement
-from guidance_agent.core.verdicts import REVIEW, ReviewCause
+from guidance_agent.core.verdicts import LIVE, REVIEW, ReviewCause
 from guidance_agent.errors import ReviewClaimedError, ReviewDecidedError, UnknownReviewError
 
-__all__ = ["Decision", "PersonsVerdict", "Review", "ReviewRecords", "ReviewStatus"]
+__all__ = ["Decision", "PersonsVerdict", "Review", "ReviewRecords", "ReviewStatus", "ReviewedText"]
+
+_REVIEW_UNSHOWN = f"{REVIEW}-unshown"
+"""The purpose of a person's verdict on a text that nobody was shown."""
 
 ReviewStatus = Literal["open", "claimed", "decided"]
 Decision = Literal["approve", "uphold"]
@@ -58,6 +65,22 @@ class Review:
     simulated: bool
 
 
+class ReviewedText(NamedTuple):
+    """What a review is about.
+
+    Attributes:
+        text: The text; None where nothing keeps it.
+        text_hash: Its SHA-256.
+        verdict: What the judge said of it, as JSON; None where it said nothing.
+        was_shown: Whether it is what the turn delivered.
+    """
+
+    text: str | None
+    text_hash: str
+    verdict: JsonObject | None
+    was_shown: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonsVerdict:
     """What a person decided, as it is to be stored.
@@ -72,6 +95,7 @@ class PersonsVerdict:
     reason: str
     person: str
     passed: bool
+    about: ReviewedText
     policy_version: str
     verdict: JsonObject
     told: JsonObject
@@ -137,6 +161,25 @@ class ReviewRecords:
             )
         return Review(**row)
 
+    async def text_of(self, review: Review) -> ReviewedText:
+        """Return what a review is about."""
+
+        def read(connection: sa.Connection) -> ReviewedText:
+            which = verdicts.c.id == review.verdict_id
+            if review.verdict_id is None:
+                which = sa.and_(verdicts.c.turn_id == review.turn_id, verdicts.c.purpose == LIVE)
+            newest = sa.select(verdicts).where(which).order_by(verdicts.c.created_at.desc()).limit(1)
+            judged = connection.execute(newest).mappings().first()
+            if judged is not None and judged["purpose"] != LIVE:
+                return ReviewedText(judged.get("text"), judged["text_hash"], judged["verdict"], was_shown=False)
+            said = None if judged is None else judged["verdict"]
+            shown = delivered_text(connection, review.turn_id)
+            if shown is None:
+                raise UnknownReviewError(f"The turn of review {review.id!r} has not ended. Look at it again later.")
+            return ReviewedText(shown.text, shown.text_hash, said, was_shown=True)
+
+        return await self._database.run(read)
+
     async def claim(self, review_id: str, person: str, *, take_over: bool = False) -> None:
         """Note that a person looks at a review; claiming one's own again changes nothing.
 
@@ -187,7 +230,8 @@ class ReviewRecords:
                 _refuse_decided(review)
                 _refuse_claimed(review, new.person, take_over=take_over)
             _store_verdict(connection, review.turn_id, verdict_id, new, now)
-            _tell(connection, review.turn_id, verdict_id, new, now)
+            if new.about.was_shown:
+                _tell(connection, review.turn_id, verdict_id, new, now)
             change = sa.update(reviews).where(reviews.c.id == review_id)
             connection.execute(
                 change.values(
@@ -239,13 +283,12 @@ def _refuse_claimed(review: Review, person: str, *, take_over: bool) -> None:
 def _store_verdict(
     connection: sa.Connection, turn_id: str, verdict_id: str, new: PersonsVerdict, now: datetime
 ) -> None:
-    turn = connection.execute(
-        sa.select(turns.c.consultation_id, turns.c.text_hash, turns.c.simulated).where(turns.c.id == turn_id)
-    ).one()
+    turn = connection.execute(sa.select(turns.c.consultation_id, turns.c.simulated).where(turns.c.id == turn_id)).one()
+    purpose = REVIEW if new.about.was_shown else _REVIEW_UNSHOWN
     earlier = connection.execute(
         sa.select(sa.func.count()).where(
             verdicts.c.turn_id == turn_id,
-            sa.or_(verdicts.c.purpose == REVIEW, verdicts.c.purpose.like(f"{REVIEW}:%")),
+            sa.or_(verdicts.c.purpose == purpose, verdicts.c.purpose.like(f"{purpose}:%")),
         )
     ).scalar_one()
     connection.execute(
@@ -253,9 +296,9 @@ def _store_verdict(
             id=verdict_id,
             turn_id=turn_id,
             consultation_id=turn.consultation_id,
-            text_hash=turn.text_hash,
+            text_hash=new.about.text_hash,
             policy_version=new.policy_version,
-            purpose=f"{REVIEW}:{earlier + 1}" if earlier else REVIEW,
+            purpose=f"{purpose}:{earlier + 1}" if earlier else purpose,
             passed=new.passed,
             needs_review=False,
             verdict=new.verdict,
