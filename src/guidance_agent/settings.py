@@ -25,6 +25,7 @@ __all__ = [
     "GateSettings",
     "OperationSettings",
     "ProviderSettings",
+    "RefinementSettings",
     "ResponseCacheSettings",
     "RetrySettings",
     "Settings",
@@ -34,7 +35,7 @@ __all__ = [
 
 SimulatorMode = Literal["realistic", "instant"]
 
-OPERATIONS = ("completion", "doctor", "embedding", "gate", "guidance", "importance", "judge", "reasoning")
+OPERATIONS = ("completion", "doctor", "embedding", "gate", "guidance", "importance", "judge", "reasoning", "refinement")
 """What the package asks models for; each may have settings of its own under `operations`."""
 
 
@@ -115,6 +116,17 @@ class GateSettings(_Section):
     actions: dict[str, Literal["replace", "stop", "flag"]] = Field(default_factory=dict)
     closing: bool = True
     """Whether the program adds a signpost and a risk warning where the answer lacks them."""
+
+
+class RefinementSettings(_Section):
+    """What `provide_guidance` does about answers that fail their checks."""
+
+    rounds: int = Field(default=2, ge=0, le=10)
+    """How often an answer that failed is written again."""
+    borderline: float = Field(default=0.7, ge=0, le=1)
+    """An answer that passed with less confidence than this is strengthened once; 0 strengthens none."""
+    never_passes: Literal["error", "safe_answer"] = "error"
+    """What the caller gets when no version passed: `GuidanceNotCompliantError`, or reviewed wording in its place."""
 
 
 class ResponseCacheSettings(_Section):
@@ -210,6 +222,7 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     response_cache: ResponseCacheSettings = ResponseCacheSettings()
     gate: GateSettings = GateSettings()
+    refinement: RefinementSettings = RefinementSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     operations: Annotated[dict[str, OperationSettings], AfterValidator(_known_operations)] = Field(default_factory=dict)
 

@@ -253,12 +253,25 @@ class AdvisorAgent:
         *,
         consultation_id: str | None = None,
     ) -> str:
-        """Return the whole answer; raises as `provide_guidance_stream`."""
-        stream = self.provide_guidance_stream(
-            customer, conversation_history, use_reasoning, consultation_id=consultation_id
+        """Return the whole answer once it has passed its checks, written again with what failed until it does.
+
+        Nothing is delivered before that: a caller that leaves meanwhile has received nothing.
+
+        Raises:
+            InputError, ConfigurationError, StorageError: before anything is sent, as `consult`.
+            ModelError: when the answer fails, or the judge cannot be asked; nothing of it is returned.
+            GuidanceNotCompliantError: when no version passed (`refinement.rounds`), unless `refinement.never_passes`
+                says otherwise.
+        """
+        turn = Turn(
+            lambda: self._open_run(customer, conversation_history, use_reasoning, consultation_id, is_refined=True),
+            self.verdict,
         )
-        async with contextlib.aclosing(stream):
-            return "".join([text async for text in stream])
+        async with turn:
+            pieces = [event.text async for event in turn if type(event) is TextDelta]
+            if turn.exception is not None:
+                raise turn.exception
+        return "".join(pieces)
 
     def stream_sync(
         self,
@@ -291,7 +304,15 @@ class AdvisorAgent:
         consultation_id: str | None = None,
     ) -> str:
         """Return what `provide_guidance` returns, as `stream_sync`."""
-        return "".join(self.stream_sync(customer, conversation_history, use_reasoning, consultation_id=consultation_id))
+        from guidance_agent.core.loop_thread import iterate_in_thread
+
+        async def whole() -> AsyncGenerator[str, None]:
+            yield await self.provide_guidance(
+                customer, conversation_history, use_reasoning, consultation_id=consultation_id
+            )
+
+        self._check_not_open()
+        return "".join(iterate_in_thread(self, whole))
 
     async def record_outcome(self, consultation_id: str, outcome: Outcome, *, reason: str) -> None:
         """Record what became of a consultation, as its caller knows it: `passed`, `failed` or `open` again.
@@ -314,9 +335,10 @@ class AdvisorAgent:
         history: Sequence[HistoryEntry] | None,
         use_reasoning: bool,
         consultation_id: str | None,
+        *,
+        is_refined: bool = False,
     ) -> TurnRun:
         from guidance_agent.advisor.planning import TurnOptions, plan_turn
-        from guidance_agent.advisor.turn_run import TurnRun
 
         services = self._open_services
         if not isinstance(customer, CustomerProfile):
@@ -340,12 +362,23 @@ class AdvisorAgent:
             raise TurnInProgressError(
                 f"Consultation {plan.consultation_id!r} still streams its last turn. Close or finish that turn first."
             )
-        run = TurnRun(plan, services)
+        run = self._run_class(is_refined=is_refined)(plan, services)
         self._asked.add(plan.consultation_id)
         task = run.start()
         self._runs[task] = run
         task.add_done_callback(self._forget)
         return run
+
+    @staticmethod
+    def _run_class(*, is_refined: bool) -> type[TurnRun]:
+        if is_refined:
+            # It knows the verdicts, which no text waits for that is streamed.
+            from guidance_agent.advisor.refined_run import RefinedRun
+
+            return RefinedRun
+        from guidance_agent.advisor.turn_run import TurnRun
+
+        return TurnRun
 
     def _earlier_corrections(self, run: TurnRun) -> EarlierCorrections:
         from guidance_agent.advisor.judgements import EarlierCorrections

@@ -37,8 +37,8 @@ __all__ = [
 ]
 
 
-AnswerEnd: TypeAlias = FinishReason | Literal["stopped_by_gate"]
-"""Why an answer ended: as the model says, or because the gate ended it."""
+AnswerEnd: TypeAlias = FinishReason | Literal["stopped_by_gate", "safe_answer"]
+"""Why an answer ended: as the model says, because the gate ended it, or because reviewed wording took its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

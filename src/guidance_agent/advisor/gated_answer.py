@@ -15,8 +15,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
-from guidance_agent.advisor.events import Withheld
-from guidance_agent.advisor.outbox import READ_AHEAD, Outbox
+from guidance_agent.advisor.events import Event, Withheld
+from guidance_agent.advisor.outbox import READ_AHEAD
 from guidance_agent.compliance.closing import closing_for
 from guidance_agent.compliance.gate import Marked, Question, Released, TextGate, Withholding
 from guidance_agent.compliance.sentences import Finding
@@ -24,9 +24,11 @@ from guidance_agent.core.schema import gate_actions
 from guidance_agent.errors import GuidanceAgentError
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from guidance_agent.core.journal import Row
 
-__all__ = ["AnswerGate", "GateAction", "GatedAnswer", "SentenceAsker"]
+__all__ = ["AnswerGate", "AnswerSink", "GateAction", "GatedAnswer", "SentenceAsker"]
 
 GateAction = Literal["withheld", "flagged", "stopped", "never_shown", "released_after_ask", "closing"]
 
@@ -52,6 +54,30 @@ class SentenceAsker(Protocol):
         """Return what the sentence is; None when the answer cannot be read or was refused."""
 
 
+class AnswerSink(Protocol):
+    """Where the text goes that may be shown: the outbox, or a draft that nobody sees yet."""
+
+    turn_id: str
+    consultation_id: str
+
+    @property
+    def text_length(self) -> int:
+        """Where the next text begins, once its turn to be numbered has come."""
+
+    @property
+    def released_text(self) -> str:
+        """All text so far."""
+
+    def add_text(self, text: str) -> None:
+        """Take a piece of text."""
+
+    def add(self, make: Callable[[int], Event]) -> None:
+        """Take a public event; `make` gets its number."""
+
+    def add_row(self, table: sa.Table, make: Callable[[int], Row]) -> None:
+        """Take a row that is written with what follows; `make` gets where that text begins."""
+
+
 class AnswerGate(NamedTuple):
     """The gate of one answer, and what it goes by.
 
@@ -71,12 +97,12 @@ class AnswerGate(NamedTuple):
 
 
 class GatedAnswer:
-    """Takes the model's text and gives the outbox what may be shown. An async context manager that owns its questions.
+    """Takes the model's text and gives the outbox, or a draft, what may be shown.
 
-    Leaving it drops the questions that are open; what they hold stays held.
+    An async context manager that owns its questions. Leaving it drops those that are open; what they hold stays held.
     """
 
-    def __init__(self, answer_gate: AnswerGate, outbox: Outbox, now: Callable[[], datetime]) -> None:
+    def __init__(self, answer_gate: AnswerGate, outbox: AnswerSink, now: Callable[[], datetime]) -> None:
         self._settings = answer_gate
         self._gate = answer_gate.gate
         self._outbox = outbox

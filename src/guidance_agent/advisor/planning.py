@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from guidance_agent import __version__
+from guidance_agent.advisor.candidates import CandidateSupport
 from guidance_agent.advisor.consultations import find_consultation, profile_changes, recorded_history
 from guidance_agent.advisor.conversation import Conversation, emotional_tone, phase, read_conversation
 from guidance_agent.advisor.gated_answer import AnswerGate
@@ -18,6 +19,7 @@ from guidance_agent.advisor.prompts import (
     TurnContext,
     build_guidance_prompt,
     build_reasoning_prompt,
+    build_refinement_prompt,
 )
 from guidance_agent.advisor.turn_run import FoundIds, TurnPlan
 from guidance_agent.core.journal import Row
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from guidance_agent.advisor.consultations import OpenConsultation
     from guidance_agent.advisor.services import AdvisorServices
+    from guidance_agent.compliance.verdict import Verdict
     from guidance_agent.retrieval.retriever import Retrieved
 
 __all__ = ["REASONING_TOKENS", "TurnOptions", "plan_turn"]
@@ -102,7 +105,7 @@ async def plan_turn(
             max_tokens=limit,
             operation=operation,
             use_cache=options.use_cache,
-            fallbacks=services.settings.fallbacks if operation == "guidance" else (),
+            fallbacks=services.settings.fallbacks if operation != "reasoning" else (),
             metadata=ids,
         )
 
@@ -118,6 +121,25 @@ async def plan_turn(
         services.gateway.traits(options.reasoning_model)
         messages = build_reasoning_prompt(advisor, consultation.profile, conversation, context, services.rules)
         reasoning = request("reasoning", options.reasoning_model, messages, REASONING_TOKENS)
+
+    async def judge(text: str, is_complete: bool) -> Verdict:
+        return await services.validator.validate(
+            text,
+            question=conversation.question,
+            history=[entry._asdict() for entry in conversation.history],
+            customer=CustomerProfile.parse({**consultation.profile, "customer_id": customer.customer_id}),
+            complete=is_complete,
+            on=today,
+            turn_id=turn_id,
+            consultation_id=consultation.id,
+        )
+
+    def refine(first: ModelRequest, text: str, verdict: Verdict) -> ModelRequest:
+        messages = build_refinement_prompt(
+            first.messages, text, failures=verdict.failures, doubts=verdict.reasoning if verdict.passed else ""
+        )
+        return request("refinement", options.model, messages, services.settings.max_answer_tokens)
+
     found_ids = FoundIds(
         facts=tuple(item.fact.id for item in found.facts),
         cases=tuple(item.id for item in found.cases),
@@ -149,7 +171,8 @@ async def plan_turn(
         reasoning=reasoning,
         answer=lambda notes: without_notes if notes is None else answer(notes),
         memory_row=memory_row,
-        gate=_gate(services, conversation.question, today),
+        gate=lambda: _gate(services, conversation.question, today),
+        candidates=CandidateSupport(judge=judge, refine=refine),
         started=started,
         simulated=services.simulated,
     )

@@ -24,6 +24,8 @@ from guidance_agent.llm.messages import Message
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from guidance_agent.compliance.verdict import CheckResult
+
 __all__ = [
     "PARTS",
     "FactLine",
@@ -35,6 +37,7 @@ __all__ = [
     "build_guidance_prompt",
     "build_guidance_prompt_cached",
     "build_reasoning_prompt",
+    "build_refinement_prompt",
     "importance_prompt",
     "stable_parts",
 ]
@@ -151,6 +154,23 @@ def build_reasoning_prompt(
         question=conversation.question,
     )
     return (*stable_parts(advisor, customer, rules), *_history(conversation.history), Message("user", last))
+
+
+def build_refinement_prompt(
+    first: Sequence[Message], text: str, *, failures: Sequence[CheckResult], doubts: str
+) -> tuple[Message, ...]:
+    """Return the prompt of an answer's next version: that of the first, with the last version and its verdict after it.
+
+    All but the last message is the same to the byte, so that it is read from the provider's cache.
+
+    Args:
+        first: The prompt of the first version.
+        text: The last version.
+        failures: The checks that it failed; none where it passed, or could not be judged.
+        doubts: Why the judge was not sure of a version that passed.
+    """
+    last = _render("refinement.md.j2", last_message=first[-1].content, text=text, failures=failures, doubts=doubts)
+    return (*first[:-1], Message("user", last))
 
 
 def importance_prompt(observation: str) -> tuple[Message, ...]:

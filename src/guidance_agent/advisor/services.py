@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from guidance_agent.advisor.gated_answer import SentenceAsker
     from guidance_agent.advisor.prompts import ReleasedRules
     from guidance_agent.compliance.gatekeeper import Gatekeeper
+    from guidance_agent.compliance.turn_judge import Judge
     from guidance_agent.core.clock import Clock
     from guidance_agent.core.journal import Journal
     from guidance_agent.core.memory import MemoryStream
@@ -44,6 +45,10 @@ class AdvisorServices(Protocol):
     model: str
     reasoning_model: str
     simulated: bool
+
+    @property
+    def validator(self) -> Judge:
+        """Who judges answers."""
 
     @property
     def sentence_judge(self) -> SentenceAsker | None:

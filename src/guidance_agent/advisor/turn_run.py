@@ -54,11 +54,12 @@ from guidance_agent.llm.messages import ModelCall, ModelRequest
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from guidance_agent.advisor.candidates import CandidateSupport
     from guidance_agent.advisor.services import AdvisorServices
     from guidance_agent.core.journal import Row
     from guidance_agent.llm.gateway import ModelStream
 
-__all__ = ["FoundIds", "TurnPlan", "TurnRun"]
+__all__ = ["FoundIds", "TurnPlan", "TurnRun", "answer_end"]
 
 _logger = logging.getLogger("guidance_agent.advisor")
 
@@ -82,6 +83,8 @@ class TurnPlan:
         transcript: Fingerprint of the consultation's transcript before this turn.
         reasoning: The request for the private notes; None for none.
         answer: Makes the request for the answer from the notes.
+        gate: Makes the gate of an answer.
+        candidates: What it takes to judge and refine the answer before it is shown.
         memory_row: Makes the row of the memory that the turn leaves behind from the time of its end.
         started: Monotonic time of the call.
         simulated: Whether the model is known to be the simulator.
@@ -99,9 +102,15 @@ class TurnPlan:
     reasoning: ModelRequest | None
     answer: Callable[[str | None], ModelRequest]
     memory_row: Callable[[datetime], Row]
-    gate: AnswerGate
+    gate: Callable[[], AnswerGate]
+    candidates: CandidateSupport
     started: float
     simulated: bool
+
+
+def answer_end(gated: GatedAnswer, stream: ModelStream) -> AnswerEnd | None:
+    """Return why an answer ended; None while it has not."""
+    return "stopped_by_gate" if gated.stopped else stream.finish_reason
 
 
 class TurnRun:
@@ -111,7 +120,7 @@ class TurnRun:
         self.plan = plan
         self.outbox = Outbox(plan.turn_id, plan.consultation_id, services.journal, services.clock)
         self.outbox.on_error = self._interrupt
-        self._gated = GatedAnswer(plan.gate, self.outbox, services.clock.now)
+        self._gated = GatedAnswer(plan.gate(), self.outbox, services.clock.now)
         self.exception: GuidanceAgentError | None = None
         self.state: TurnState = "streaming"
         self._services = services
@@ -255,9 +264,7 @@ class TurnRun:
 
     @property
     def _finish_reason(self) -> AnswerEnd | None:
-        if self._gated.stopped:
-            return "stopped_by_gate"
-        return None if self._stream is None else self._stream.finish_reason
+        return None if self._stream is None else answer_end(self._gated, self._stream)
 
     def _announce(self) -> None:
         plan, outbox = self.plan, self.outbox
@@ -315,14 +322,19 @@ class TurnRun:
             )
 
     async def _answer(self, notes: str | None) -> None:
-        gated, outbox, cleaner = self._gated, self.outbox, TextCleaner()
-        stream = self._services.gateway.stream(self.plan.answer(notes))
+        await self._read_answer(self._services.gateway.stream(self.plan.answer(notes)), self._gated)
+        self._answer_ended = True
+
+    async def _read_answer(self, stream: ModelStream, gated: GatedAnswer) -> None:
+        """Read a whole answer through its gate."""
+        outbox, cleaner, said = self.outbox, TextCleaner(), False
         try:
             async with stream:
                 while not gated.stopped and (deltas := await stream.read()) is not None:
                     text = cleaner.clean("".join([delta.text for delta in deltas]))
                     if not text:
                         continue
+                    said = True
                     if self._first_token is None:
                         self._first_token = self._services.clock.monotonic()
                     await gated.pass_through(text)
@@ -335,14 +347,13 @@ class TurnRun:
             self._keep_call(stream)
             if held := cleaner.finish():
                 gated.feed(held)
-        if self._first_token is None and stream.finish_reason in ("stop", "length"):
+        if not said and stream.finish_reason in ("stop", "length"):
             raise MalformedResponseError(
                 f"{stream.model} ended its answer without any text for the customer. Ask again, raise "
                 "max_answer_tokens if the model reasons at length, or use another model.",
                 model=stream.model,
             )
         await gated.finish(ask=stream.finish_reason == "stop")
-        self._answer_ended = True
 
     def _keep_call(self, stream: ModelStream) -> None:
         if stream.call is not None:

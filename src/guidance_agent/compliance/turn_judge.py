@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from guidance_agent.advisor.events import Corrected, Judged, event_to_json
 from guidance_agent.core.types import CustomerProfile, HistoryEntry
-from guidance_agent.core.verdicts import NewCorrection, NewVerdict, ReviewCause, VerdictRecords
+from guidance_agent.core.verdicts import LIVE, NewCorrection, NewVerdict, ReviewCause, VerdictRecords
 from guidance_agent.errors import ConfigurationError, CustomerProfileError, InputError, ModelError
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from guidance_agent.core.clock import Clock
     from guidance_agent.core.delivered_text import DeliveredText
 
-__all__ = ["Judge", "TurnJudge"]
+__all__ = ["CUT_OFF", "Judge", "TurnJudge", "new_verdict"]
+
+CUT_OFF = ("length", "content_filter")
+"""Ends of an answer that the model did not mean."""
 
 _UK = ZoneInfo("Europe/London")
-_CUT_OFF = ("length", "content_filter")
 
 _logger = logging.getLogger("guidance_agent.judging")
 
@@ -97,13 +99,29 @@ class TurnJudge:
         if text is None or text.judgement not in ("pending", "unjudged_needs_review"):
             return None
         try:
-            async with self._calls:
-                verdict = await self._validate(text)
+            verdict = await self._given_before(text)
+            if verdict is None:
+                async with self._calls:
+                    verdict = await self._validate(text)
         except (ModelError, ConfigurationError, InputError) as error:
             retryable = isinstance(error, ModelError) and error.retryable
             return await self._without_verdict(text, error, retryable=retryable)
         await self._store(text, verdict)
         return None
+
+    async def _given_before(self, text: DeliveredText) -> Verdict | None:
+        """Return the verdict by which the text passed before it was shown, as long as it would be the same today."""
+        found = await self._verdicts.passed_as_candidate(text.turn_id, text.text_hash, await self.policy_version())
+        if found is None:
+            return None
+        # Not imported on the way to a process's first text.
+        from guidance_agent.compliance.verdict import Verdict
+
+        verdict = Verdict.model_validate(found.verdict)
+        if verdict.rules is not None and verdict.rules.day != _day_of(text):
+            return None
+        # Paid for as a candidate's, and not twice.
+        return verdict.model_copy(update={"cost_usd": 0.0})
 
     async def _validate(self, text: DeliveredText) -> Verdict:
         return await self._judge.validate(
@@ -111,8 +129,8 @@ class TurnJudge:
             question=text.question,
             history=[entry._asdict() for entry in text.history],
             customer=_customer(text),
-            complete=text.state == "completed" and text.finish_reason not in _CUT_OFF,
-            on=text.ended_at.astimezone(_UK).date(),
+            complete=text.state == "completed" and text.finish_reason not in CUT_OFF,
+            on=_day_of(text),
             turn_id=text.turn_id,
             consultation_id=text.consultation_id,
         )
@@ -152,19 +170,7 @@ class TurnJudge:
                 )
             )
 
-        new = NewVerdict(
-            turn_id=turn_id,
-            text_hash=text.text_hash,
-            policy_version=verdict.policy_version,
-            passed=verdict.passed,
-            needs_review=verdict.needs_review,
-            verdict=verdict.model_dump(mode="json"),
-            judge_model=verdict.judge_model,
-            cost_usd=verdict.cost_usd,
-            simulated=verdict.simulated,
-            review=_review_cause(verdict),
-            detail=verdict.unreadable or ", ".join(dict.fromkeys(failure.check for failure in verdict.failures)),
-        )
+        new = new_verdict(verdict, turn_id=turn_id)
         corrections = _corrections(verdict, len(text.text))
         stored = await self._verdicts.store(new, corrections, judged_payload=judged, corrected_payload=corrected)
         if stored is not None:
@@ -178,6 +184,37 @@ def _corrections(verdict: Verdict, length: int) -> Sequence[NewCorrection]:
     from guidance_agent.compliance.corrections import corrections_for
 
     return corrections_for(verdict, length=length)
+
+
+def new_verdict(
+    verdict: Verdict, *, turn_id: str, purpose: str = LIVE, text: str | None = None, reviewed: bool = True
+) -> NewVerdict:
+    """Return a verdict as it is stored.
+
+    Args:
+        text: What was judged, where it was not shown.
+        reviewed: Whether a person must look where it has not passed.
+    """
+    detail = verdict.unreadable or ", ".join(dict.fromkeys(failure.check for failure in verdict.failures))
+    return NewVerdict(
+        turn_id=turn_id,
+        text_hash=verdict.text_hash,
+        policy_version=verdict.policy_version,
+        purpose=purpose,
+        passed=verdict.passed,
+        needs_review=verdict.needs_review,
+        verdict=verdict.model_dump(mode="json"),
+        judge_model=verdict.judge_model,
+        cost_usd=verdict.cost_usd,
+        simulated=verdict.simulated,
+        review=_review_cause(verdict) if reviewed else None,
+        detail=detail if text is None else f"not shown: {detail}",
+        text=text,
+    )
+
+
+def _day_of(text: DeliveredText) -> date:
+    return text.ended_at.astimezone(_UK).date()
 
 
 def _review_cause(verdict: Verdict) -> ReviewCause | None:

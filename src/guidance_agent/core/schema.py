@@ -309,6 +309,7 @@ verdicts = sa.Table(
     sa.Column("cost_usd", sa.Float, nullable=True),
     sa.Column("simulated", sa.Boolean, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("text", StoredText, nullable=True),
     sa.UniqueConstraint("turn_id", "text_hash", "policy_version", "purpose"),
     sa.Index("ix_verdicts_created", "created_at"),
 )

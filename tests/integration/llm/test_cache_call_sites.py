@@ -19,7 +19,7 @@ from guidance_agent.advisor.importance import rate_importance
 from guidance_agent.cli.checks.services import check_online
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.transports.base import PreparedCall
-from guidance_agent.provider_simulator import ProviderSimulator
+from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 from tests.integration.advisor.wiring import wired_settings
 from tests.integration.llm.cache_marks import SentMarks, blocks_of, marks_of
 
@@ -37,6 +37,7 @@ class Run(NamedTuple):
 
     runtime: Runtime
     advisor: AdvisorAgent
+    simulator: ProviderSimulator
 
 
 async def _two_turns(run: Run) -> None:
@@ -49,6 +50,12 @@ async def _two_turns(run: Run) -> None:
     ]
     async for _ in run.advisor.provide_guidance_stream(customer, history):
         pass
+
+
+async def _a_refinement(run: Run) -> None:
+    customer = CustomerProfile(customer_id="janet", first_name="Janet", age=56, presenting_question="What is drawdown?")
+    run.simulator.faults.add(Fault(kind="script", contains="judged_reply", script=Script(text="No verdict.")))
+    assert await run.advisor.provide_guidance(customer)
 
 
 async def _a_rating(run: Run) -> None:
@@ -87,6 +94,8 @@ class Proof(NamedTuple):
 PROOFS: Mapping[str, Proof] = {
     "advisor/turn_run.py TurnRun._reason stream": Proof(_two_turns, "reasoning", cached=True),
     "advisor/turn_run.py TurnRun._answer stream": Proof(_two_turns, "guidance", cached=True),
+    "advisor/refined_run.py RefinedRun._answer stream": Proof(_two_turns, "guidance", cached=True),
+    "advisor/refined_run.py RefinedRun._refined stream": Proof(_a_refinement, "refinement", cached=True),
     "advisor/importance.py rate_importance complete": Proof(_a_rating, "importance", cached=False),
     "llm/structured.py complete complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/validator.py GuidanceValidator.validate complete": Proof(_a_verdict, "judge", cached=True),
@@ -166,7 +175,7 @@ async def run(
 ) -> AsyncIterator[Run]:
     settings = wired_settings(simulator, wire, tmp_path / "data")
     async with Runtime(settings, environ={}) as runtime, AdvisorAgent(runtime=runtime) as advisor:
-        yield Run(runtime, advisor)
+        yield Run(runtime, advisor, simulator)
 
 
 @pytest.mark.parametrize("place", sorted(PROOFS))
