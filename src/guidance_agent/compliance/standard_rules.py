@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from guidance_agent.compliance.book_rules import BookRules
+from guidance_agent.compliance.fitted_models import load_models
+from guidance_agent.compliance.fitted_rules import FittedRules
 from guidance_agent.compliance.judging_rules import SentenceRules
-from guidance_agent.compliance.rulebook import load_rulebook
 
 __all__ = ["sentence_rules"]
 
@@ -14,4 +14,4 @@ __all__ = ["sentence_rules"]
 @lru_cache(maxsize=1)
 def sentence_rules() -> SentenceRules:
     """Return the package's rules of sentences, figures apart; the first call reads files and takes a moment."""
-    return BookRules(load_rulebook())
+    return FittedRules(load_models())

@@ -1,0 +1,1 @@
+"""Fits the models of the gate from labelled sentences: `python -m fitting`."""
