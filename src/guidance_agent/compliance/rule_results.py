@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 
+from guidance_agent import __version__
 from guidance_agent.compliance.checks import check_text
 from guidance_agent.compliance.dated_rules import GateRules
 from guidance_agent.compliance.policy import CheckPolicy, load_policy, policy_fingerprint
@@ -75,8 +76,9 @@ class TextRules:
 
     @cached_property
     def version(self) -> str:
-        """Fingerprint of rules, policy and knowledge: equal ones say the same of the same text."""
-        return policy_fingerprint(self._rules.version, judging_version(), policy=self._policy)
+        """Fingerprint of rules, policy, knowledge and package: equal ones say the same of the same text."""
+        # The package's own version, too, because what reads the rules is program.
+        return policy_fingerprint(self._rules.version, judging_version(), __version__, policy=self._policy)
 
     @cached_property
     def _policy(self) -> Mapping[str, CheckPolicy]:

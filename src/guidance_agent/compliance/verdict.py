@@ -78,7 +78,7 @@ class RulesRecord(BaseModel):
 
     Attributes:
         day: The day whose figures were right.
-        version: Fingerprint of the rules, their policy and the knowledge base.
+        version: Fingerprint of the rules, their policy, the knowledge base and the package.
         result: The whole of `compliance.checks.check_text`, as JSON values.
     """
 
