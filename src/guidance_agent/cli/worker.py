@@ -76,7 +76,9 @@ async def _drain(runtime: Runtime, judging: BackgroundJudging, margin: Margin, *
             "worker again when it can be reached."
         )
     if drained.given_up:
-        show_error(f"{drained.given_up} answers could not be judged and wait for a person. See `guidance-agent review list`.")
+        show_error(
+            f"{drained.given_up} answers could not be judged and wait for a person. See `guidance-agent review list`."
+        )
     return ExitCode.MODEL if drained.waiting or drained.given_up else ExitCode.DONE
 
 

@@ -4,9 +4,9 @@ The bundle is made of plain JSON values and depends on the records and the insta
 at which it is asked for: the same records give the same bytes.
 
 What the rules alone said of a text is recorded with the verdict, together with the day whose figures were right and a
-fingerprint of rules, policy, knowledge and package. Where the installed version has the same fingerprint, the rules are applied
-once more to the delivered text and the two results compared byte for byte; where it has another, that is said instead,
-because a difference would prove nothing.
+fingerprint of rules, policy, knowledge and package. Where the installed version has the same fingerprint, the rules are
+applied once more to the delivered text and the two results compared byte for byte; where it has another, that is said
+instead, because a difference would prove nothing.
 """
 
 from __future__ import annotations
