@@ -21,7 +21,8 @@ __all__ = ["FittedRules"]
 
 _NOTHING_FOUND = SentenceVerdict(decision="pass", cued=True, score=0.0, findings=())
 OPENING_WORDS = 6
-"""So many words at the beginning of a sentence wait for the next one if they may lead to a cue."""
+"""So many words at the beginning of a sentence wait for the next one when their sum comes near the cue."""
+_NEAR = 1.0
 
 
 class FittedRules:
@@ -70,7 +71,7 @@ class _FittedReader:
 
     @property
     def waits(self) -> bool:
-        return 0 < self._words <= OPENING_WORDS and self._running.value >= self._threshold
+        return 0 < self._words <= OPENING_WORDS and self._running.value >= self._threshold - _NEAR
 
     def read(self, token: Token) -> int | None:
         number = self._tokens
