@@ -16,6 +16,7 @@ from guidance_agent.compliance.verdict import Verdict
 from guidance_agent.core.reviews import ReviewRecords
 from guidance_agent.core.schema import corrections, verdicts
 from guidance_agent.core.schema import reviews as reviews_table
+from guidance_agent.core.verdicts import NewVerdict
 from guidance_agent.errors import (
     InputError,
     PermissionDeniedError,
@@ -241,3 +242,38 @@ async def test_what_cannot_be_recorded_is_refused_and_changes_nothing(
     statuses = await runtime.database.run(lambda c: c.execute(sa.select(reviews_table.c.status)).scalars().all())
     assert statuses == ["open"]
     assert len(await stored(runtime)) == 1
+
+
+async def test_a_decision_about_a_text_that_was_not_shown_changes_nothing_for_the_turn(
+    runtime: Runtime, advisor: AdvisorAgent, janet: CustomerProfile, desk: ReviewDesk, queue: ReviewRecords
+) -> None:
+    turn_id = await judged_turn(runtime, advisor, janet, verdict_on)
+    before = await runtime.records.events(turn_id)
+    unshown = "You should take it all."
+    verdict = fails(unshown)
+    candidate = NewVerdict(
+        turn_id=turn_id,
+        text_hash=verdict.text_hash,
+        policy_version=verdict.policy_version,
+        purpose="candidate:0",
+        passed=False,
+        needs_review=True,
+        verdict=verdict.model_dump(mode="json"),
+        judge_model=None,
+        cost_usd=None,
+        simulated=True,
+        review="fail",
+        text=unshown,
+    )
+    assert await runtime.verdicts.store_candidate(candidate) is not None
+    (review,) = await queue.queue()
+    about = await queue.text_of(review)
+    assert (about.text, about.was_shown) == (unshown, False)
+    live = await advisor.verdict(turn_id)
+    for _ in range(2):
+        await desk.decide(review.id, "uphold", reason="r", reviewer="A", again=True)
+    assert [row["purpose"] for row in await stored(runtime)][-2:] == ["review-unshown", "review-unshown:2"]
+    assert [row["text_hash"] for row in await stored(runtime)][-2:] == [verdict.text_hash] * 2
+    assert await judgement_of(runtime, turn_id) == "passed"
+    assert await runtime.records.events(turn_id) == before
+    assert await advisor.verdict(turn_id) == live
