@@ -9,7 +9,8 @@ Each version passes a gate of its own and gets its closing before it is judged, 
 delivered, character for character. Verdicts on versions are stored as `candidate:<number>` as they come, with the text,
 which nothing else keeps. Delivery, journal and end of the turn are those of every turn.
 
-A version that says what an earlier one said has that one's verdict: nobody asks a judge until it gives in.
+A version that says what an earlier one said has that one's verdict, unless that could not be read: nobody asks a judge
+until it gives in.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class RefinedRun(TurnRun):
             verdict = verdict.model_copy(update={"cost_usd": 0.0})
         else:
             verdict = await self.plan.candidates.judge(text, end not in CUT_OFF)
-            self._judged[text] = verdict
+            if verdict.unreadable is None:
+                self._judged[text] = verdict
             self._judge_costs.append(0.0 if verdict.judge_model is None else verdict.cost_usd)
         candidate = Candidate(draft, gated, stream, text, verdict)
         await self._store(number, candidate)
