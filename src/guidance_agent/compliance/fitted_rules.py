@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
 
+import yaml
+
+from guidance_agent.compliance.clauses import CLAUSE_MARKS
 from guidance_agent.compliance.fitted_models import FittedModels
 from guidance_agent.compliance.judging_rules import CueReader
 from guidance_agent.compliance.language import Token, Words
@@ -19,10 +24,9 @@ from guidance_agent.compliance.sentences import Finding, SentenceVerdict
 
 __all__ = ["FittedRules"]
 
+_LONGEST_OPENING = 40
+"""Characters of a clause that are compared with the openings."""
 _NOTHING_FOUND = SentenceVerdict(decision="pass", cued=True, score=0.0, findings=())
-OPENING_WORDS = 6
-"""So many words at the beginning of a sentence wait for the next one when their sum comes near the cue."""
-_NEAR = 1.0
 
 
 class FittedRules:
@@ -66,22 +70,43 @@ class _FittedReader:
     def __init__(self, models: FittedModels) -> None:
         self._threshold = models.cue_from
         self._running = RunningScore(models.cue)
+        self._openings = load_openings()
         self._tokens = 0
         self._words = 0
+        self._clause = ""
 
     @property
     def waits(self) -> bool:
-        return 0 < self._words <= OPENING_WORDS and self._running.value >= self._threshold - _NEAR
+        return self._clause in self._openings
 
     def read(self, token: Token) -> int | None:
         number = self._tokens
         self._tokens += 1
+        self._follow(token.text)
         word = shape_of(token.text)
         if not word:
             return None
         self._words += 1
         self._running.read(word)
         return number if self._running.value - slack(self._words, word) >= self._threshold else None
+
+    def _follow(self, text: str) -> None:
+        """Keep the clause while it is how one may begin that steers; the comma after an opening belongs to it."""
+        longer = f"{self._clause} {text}" if self._clause else text
+        if text in CLAUSE_MARKS and longer not in self._openings:
+            self._clause = ""
+        elif len(self._clause) < _LONGEST_OPENING:
+            self._clause = longer
+
+
+@lru_cache(maxsize=1)
+def load_openings() -> frozenset[str]:
+    """Return all openings and their beginnings; behind a comma they go on with what the speaker would do."""
+    text = (resources.files("guidance_agent.compliance") / "rules" / "openings.yaml").read_text(encoding="utf-8")
+    listed: list[str] = yaml.safe_load(text)
+    longer = [f"{opening} i {would}" for opening in listed if opening.endswith(",") for would in ("would", "'d")]
+    openings = [opening.split() for opening in (*listed, *longer)]
+    return frozenset(" ".join(words[:end]) for words in openings for end in range(1, len(words) + 1))
 
 
 def _strongest(shares: Sequence[float]) -> tuple[int, int]:
