@@ -14,7 +14,10 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from guidance_agent import AdvisorAgent, CustomerProfile, Runtime
+from guidance_agent.compliance.evidence import evidence_of_turn, is_sound
+from guidance_agent.compliance.reviewing import ReviewDesk
 from guidance_agent.compliance.safe_answer import safe_answer
+from guidance_agent.core.reviews import ReviewRecords
 from guidance_agent.core.schema import gate_actions, model_calls, reviews, turn_events, turns, verdicts
 from guidance_agent.errors import GuidanceNotCompliantError, ModelTimeoutError, RequestRejectedError
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
@@ -196,6 +199,27 @@ async def test_when_no_version_passes_nothing_is_shown_and_a_person_is_called(
     last = (await dictated.rows(verdicts, "purpose"))[-1]
     assert (review["turn_id"], review["verdict_id"], review["cause"]) == (turn["id"], last["id"], "fail")
     assert (review["status"], review["detail"]) == ("open", "not shown: advice_boundary, scam")
+
+
+async def test_a_person_finds_the_text_that_was_not_shown_and_decides_about_it(
+    open_wired: OpenWired, janet: CustomerProfile
+) -> None:
+    async with open_wired(rounds=0) as wired:
+        wired.author(ONE)
+        wired.judge(failing())
+        with pytest.raises(GuidanceNotCompliantError) as raised:
+            await wired.advisor.provide_guidance(janet)
+        queue = ReviewRecords(wired.runtime.database, wired.runtime.clock)
+        review = await queue.find(raised.value.turn_id)
+        about = await queue.text_of(review)
+        assert (about.text, about.was_shown) == (ONE, False)
+        decided = await ReviewDesk(queue).decide(review.id, "uphold", reason="It praises.", reviewer="A. Patel")
+        assert decided.review.status == "decided"
+        assert (await wired.turn())["judgement"] is None
+        bundle = await evidence_of_turn(wired.runtime.database, wired.runtime.knowledge, raised.value.turn_id)
+        assert is_sound(bundle)
+        assert bundle["answer"]["text"] == ""
+        assert ONE in [row["text"] for row in bundle["verdicts"]]
 
 
 async def test_where_it_is_set_so_reviewed_wording_takes_the_place_of_an_answer_that_never_passes(
