@@ -74,6 +74,7 @@ class _FittedReader:
         self._tokens = 0
         self._words = 0
         self._clause = ""
+        self._opening_at = 0
 
     @property
     def waits(self) -> bool:
@@ -82,16 +83,21 @@ class _FittedReader:
     def read(self, token: Token) -> int | None:
         number = self._tokens
         self._tokens += 1
-        self._follow(token.text)
+        was_opening, opening_at = self.waits, self._opening_at
+        self._follow(token.text, number)
         word = shape_of(token.text)
         if not word:
             return None
         self._words += 1
         self._running.read(word)
-        return number if self._running.value - slack(self._words, word) >= self._threshold else None
+        if self._running.value - slack(self._words, word) < self._threshold:
+            return None
+        return opening_at if was_opening else number
 
-    def _follow(self, text: str) -> None:
+    def _follow(self, text: str, number: int) -> None:
         """Keep the clause while it is how one may begin that steers; the comma after an opening belongs to it."""
+        if not self._clause:
+            self._opening_at = number
         longer = f"{self._clause} {text}" if self._clause else text
         if text in CLAUSE_MARKS and longer not in self._openings:
             self._clause = ""
