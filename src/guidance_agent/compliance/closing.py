@@ -11,10 +11,10 @@ import re
 from functools import lru_cache
 from importlib import resources
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from guidance_agent.compliance.decision_points import LONGEST_READ, discusses_decision, speaks_of_pensions
+from guidance_agent.core.shipped import read_shipped
 
 __all__ = ["closing_for", "closing_version"]
 
@@ -70,5 +70,4 @@ def _space_after(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _material() -> _Closing:
-    text = (resources.files("guidance_agent.compliance") / "closing.yaml").read_text(encoding="utf-8")
-    return _Closing.model_validate(yaml.safe_load(text))
+    return read_shipped(resources.files("guidance_agent.compliance") / "closing.yaml", _Closing)

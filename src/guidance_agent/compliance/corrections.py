@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib import resources
 
-import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from guidance_agent.compliance.verdict import CHECKS, CheckName, CheckResult, Severity, Verdict
+from guidance_agent.core.shipped import read_shipped
 from guidance_agent.core.verdicts import NewCorrection
 
 __all__ = ["CorrectionWording", "correction_wording", "corrections_for"]
@@ -48,8 +48,8 @@ class CorrectionWording(BaseModel):
 @lru_cache(maxsize=1)
 def correction_wording() -> dict[CheckName, CorrectionWording]:
     """Return the reviewed wording of every check."""
-    text = (resources.files("guidance_agent.compliance") / "corrections.yaml").read_text(encoding="utf-8")
-    wording = TypeAdapter(dict[CheckName, CorrectionWording]).validate_python(yaml.safe_load(text))
+    file = resources.files("guidance_agent.compliance") / "corrections.yaml"
+    wording = read_shipped(file, dict[CheckName, CorrectionWording])
     return {check: wording[check] for check in CHECKS}
 
 

@@ -9,10 +9,9 @@ from datetime import date
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from importlib import resources
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from guidance_agent.compliance.figure_values import OtherPeriods, Value, value_of_figure, value_of_other
 from guidance_agent.compliance.patterns import (
@@ -24,6 +23,7 @@ from guidance_agent.compliance.patterns import (
     translate_pattern,
 )
 from guidance_agent.compliance.quantities import MARKS, QuantityKind
+from guidance_agent.core.shipped import read_shipped
 from guidance_agent.errors import ConfigurationError
 from guidance_agent.knowledge.loader import Knowledge
 
@@ -257,30 +257,19 @@ class _Files:
     alphabet: Alphabet
 
 
-_Read = TypeVar("_Read")
-
-
 @lru_cache(maxsize=1)
 def _read() -> _Files:
     folder = resources.files("guidance_agent.compliance") / "rules" / "figures"
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-    def content(name: str, shape: TypeAdapter[_Read]) -> _Read:
-        try:
-            return shape.validate_python(yaml.load((folder / name).read_text(encoding="utf-8"), Loader=loader))  # noqa: S506
-        except ValidationError as error:
-            raise ConfigurationError(f"The file {name!r} of figures is not valid: {error}. Correct it.") from error
-
     names = sorted(file.name for file in folder.iterdir() if file.name.startswith("topics_"))
-    topics = [entry for name in names for entry in content(name, TypeAdapter(list[_TopicEntry]))]
-    statements = content("statements.yaml", TypeAdapter(list[_StatementEntry]))
-    lexicon = content("lexicon.yaml", TypeAdapter(dict[str, list[str]]))
+    topics = [entry for name in names for entry in read_shipped(folder / name, list[_TopicEntry])]
+    statements = read_shipped(folder / "statements.yaml", list[_StatementEntry])
+    lexicon = read_shipped(folder / "lexicon.yaml", dict[str, list[str]])
     named = {word for entries in lexicon.values() for entry in entries for word in entry.split()}
     written = [each.all_patterns for each in topics] + [each.all_patterns for each in statements]
     named |= {word for patterns in written for pattern in patterns for word in literals(pattern)}
     return _Files(
         topics=topics,
-        others=content("other_periods.yaml", TypeAdapter(list[OtherPeriods])),
+        others=read_shipped(folder / "other_periods.yaml", list[OtherPeriods]),
         statements=statements,
         lexicon=lexicon,
         alphabet=Alphabet(sorted(named | MARKS | {_TARGET})),

@@ -6,10 +6,7 @@ import re
 from functools import lru_cache
 from importlib import resources
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
-from guidance_agent.errors import ConfigurationError
+from guidance_agent.core.shipped import read_shipped
 
 __all__ = ["phrases", "word_list"]
 
@@ -17,10 +14,7 @@ __all__ = ["phrases", "word_list"]
 @lru_cache(maxsize=1)
 def _lists() -> dict[str, list[str]]:
     file = resources.files("guidance_agent.compliance") / "rules" / "figures" / "wording.yaml"
-    try:
-        return TypeAdapter(dict[str, list[str]]).validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise ConfigurationError(f"The file 'wording.yaml' of figures is not valid: {error}. Correct it.") from error
+    return read_shipped(file, dict[str, list[str]])
 
 
 def word_list(name: str) -> frozenset[str]:

@@ -6,11 +6,11 @@ from functools import lru_cache
 from importlib import resources
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from guidance_agent.compliance.language import Words, tokens_of
 from guidance_agent.compliance.verdict import CHECKS, CheckName
+from guidance_agent.core.shipped import read_shipped
 from guidance_agent.errors import ConfigurationError
 
 __all__ = ["JudgeCheck", "judge_checks", "words_of"]
@@ -49,8 +49,8 @@ class JudgeCheck(BaseModel):
 @lru_cache(maxsize=1)
 def judge_checks() -> dict[CheckName, JudgeCheck]:
     """Return the checks in their order."""
-    text = (resources.files("guidance_agent.compliance") / "templates" / "checks.yaml").read_text(encoding="utf-8")
-    checks = TypeAdapter(list[JudgeCheck]).validate_python(yaml.safe_load(text))
+    file = resources.files("guidance_agent.compliance") / "templates" / "checks.yaml"
+    checks = read_shipped(file, list[JudgeCheck])
     if tuple(check.name for check in checks) != CHECKS:
         raise ConfigurationError(f"templates/checks.yaml must hold {', '.join(CHECKS)}, in this order.")
     return {check.name: check for check in checks}

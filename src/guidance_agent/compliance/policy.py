@@ -10,9 +10,9 @@ from functools import lru_cache
 from importlib import resources
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
+from guidance_agent.core.shipped import read_shipped
 from guidance_agent.errors import ConfigurationError
 
 __all__ = ["Action", "CheckPolicy", "load_policy", "policy_fingerprint"]
@@ -67,5 +67,4 @@ def policy_fingerprint(*versions: str, policy: Mapping[str, CheckPolicy]) -> str
 
 @lru_cache(maxsize=1)
 def _packaged() -> dict[str, CheckPolicy]:
-    text = (resources.files("guidance_agent.compliance") / "policy.yaml").read_text(encoding="utf-8")
-    return TypeAdapter(dict[str, CheckPolicy]).validate_python(yaml.safe_load(text))
+    return read_shipped(resources.files("guidance_agent.compliance") / "policy.yaml", dict[str, CheckPolicy])

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib import resources
 
-import yaml
-
 from guidance_agent.compliance.language import Token
+from guidance_agent.core.shipped import read_shipped
 
 __all__ = [
     "BEGINNING",
@@ -50,9 +49,9 @@ _MARKS = frozenset("[]{}*•'’”»_")
 @lru_cache(maxsize=1)
 def load_word_kinds() -> WordKinds:
     """Return the kinds of words that the package ships."""
-    text = (resources.files("guidance_agent.compliance") / "rules" / "words.yaml").read_text(encoding="utf-8")
+    file = resources.files("guidance_agent.compliance") / "rules" / "words.yaml"
     kinds: dict[str, set[str]] = {}
-    for kind, words in yaml.safe_load(text).items():
+    for kind, words in read_shipped(file, dict[str, str]).items():
         for word in words.split():
             kinds.setdefault(word, set()).add(f"#{kind}")
     return {word: tuple(sorted(named)) for word, named in kinds.items()}

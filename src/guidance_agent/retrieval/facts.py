@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 
 from pydantic import RootModel
 
+from guidance_agent.core.shipped import read_shipped
 from guidance_agent.knowledge.loader import Knowledge
 from guidance_agent.knowledge.records import Fact, Unknown
 from guidance_agent.retrieval.found import RetrievedFact
-from guidance_agent.retrieval.lexical import read_yaml
 from guidance_agent.retrieval.vectors import BoolArray, FloatArray, QueryVector, VectorIndex
 
 __all__ = ["FactIndex", "FactTexts"]
@@ -146,4 +146,4 @@ def _index(model: str, ids: list[str], vectors: FloatArray) -> VectorIndex:
 
 @lru_cache(maxsize=1)
 def _asked_as() -> Mapping[str, tuple[str, ...]]:
-    return read_yaml(Path(__file__).with_name("asked_as.yaml"), _AskedAs).root
+    return read_shipped(Path(__file__).with_name("asked_as.yaml"), _AskedAs).root

@@ -13,12 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from guidance_agent.errors import KnowledgeError
+from guidance_agent.core.shipped import read_shipped
 
-__all__ = ["Lexicon", "PhraseMatcher", "load_lexicon", "read_yaml", "stem", "words"]
+__all__ = ["Lexicon", "PhraseMatcher", "load_lexicon", "stem", "words"]
 
 CONCEPT_WEIGHT = 1.6
 PAIR_WEIGHT = 0.5
@@ -26,7 +25,6 @@ FAINT_WEIGHT = 0.3
 FRAGMENT_WEIGHT = 0.5
 FRAGMENT_LENGTH = 4
 
-_YamlLoader: type[yaml.CSafeLoader | yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Model = TypeVar("_Model", bound=BaseModel)
 
 _WORD = re.compile(r"\d[\d,]*(?:\.\d+)?k?|[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -173,14 +171,5 @@ def _fragments(word: str) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def load_lexicon() -> Lexicon:
     """Return the word list of the package. Reading blocks for some milliseconds the first time."""
-    content = read_yaml(Path(__file__).with_name("lexicon.yaml"), _LexiconFile)
+    content = read_shipped(Path(__file__).with_name("lexicon.yaml"), _LexiconFile)
     return Lexicon(silent=content.silent.split(), faint=content.faint.split(), concepts=content.concepts)
-
-
-def read_yaml(path: Path, model: type[_Model]) -> _Model:
-    """Read one file of the package; raise `KnowledgeError` when it is missing or not what `model` describes."""
-    try:
-        return model.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_YamlLoader))  # noqa: S506
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        msg = f"The file {str(path)!r} cannot be used: {error}. Install the package again."
-        raise KnowledgeError(msg) from error

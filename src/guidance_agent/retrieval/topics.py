@@ -14,8 +14,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from guidance_agent.core.shipped import read_shipped
 from guidance_agent.core.types import CustomerProfile
-from guidance_agent.retrieval.lexical import PhraseMatcher, read_yaml, stem, words
+from guidance_agent.retrieval.lexical import PhraseMatcher, stem, words
 
 __all__ = ["RoutedTopic", "TopicRouter", "load_topics"]
 
@@ -105,5 +106,5 @@ def _birth_years(text: str, day: date, age: int | None) -> set[int]:
 @lru_cache(maxsize=1)
 def load_topics() -> TopicRouter:
     """Return the topics of the package. Reading blocks for some milliseconds the first time."""
-    content = read_yaml(Path(__file__).with_name("topics.yaml"), _TopicFile)
+    content = read_shipped(Path(__file__).with_name("topics.yaml"), _TopicFile)
     return TopicRouter(content.core_figures, content.topics)

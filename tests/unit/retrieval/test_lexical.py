@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guidance_agent.core.shipped import read_shipped
 from guidance_agent.errors import KnowledgeError
-from guidance_agent.retrieval.lexical import Lexicon, PhraseMatcher, load_lexicon, read_yaml, stem, words
+from guidance_agent.retrieval.lexical import Lexicon, PhraseMatcher, load_lexicon, stem, words
 from guidance_agent.retrieval.topics import _TopicFile
 
 
@@ -95,6 +96,6 @@ def test_a_file_that_is_not_what_it_should_be_is_named(tmp_path: Path) -> None:
     file = tmp_path / "topics.yaml"
     file.write_text("topics: 3", encoding="utf-8")
     with pytest.raises(KnowledgeError, match=r"topics\.yaml"):
-        read_yaml(file, _TopicFile)
+        read_shipped(file, _TopicFile)
     with pytest.raises(KnowledgeError, match=r"absent\.yaml"):
-        read_yaml(tmp_path / "absent.yaml", _TopicFile)
+        read_shipped(tmp_path / "absent.yaml", _TopicFile)
