@@ -5,7 +5,7 @@ RUN_STAMP := $(VENV)/.run-installed
 DEV_STAMP := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup lint types bench lock clean
+.PHONY: help run test setup lint types bench chaos lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ types: $(DEV_STAMP) ## Check types
 
 bench: $(DEV_STAMP) ## Measure the figures of specs/performance.md (ARGS="--only NAME" for some of them)
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+chaos: $(DEV_STAMP) ## Kill 200 processes while they stream and judge, on each database (ARGS="--quick" for 20)
+	$(BIN)/python -m benchmarks.run --only kills $(ARGS)
 
 lock: $(DEV_STAMP) ## Make the lock files anew from pyproject.toml
 	$(BIN)/python scripts/lock.py

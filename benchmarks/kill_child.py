@@ -1,7 +1,8 @@
-"""A process that streams turn after turn to its standard output, until it is killed or asked to end.
+"""A process that streams turn after turn to its standard output, and judges, until it is killed or asked to end.
 
 Its argument is a `Job` as JSON. Each line of its output is JSON: `ready` once, then the id of a turn with `started`,
-with each piece of `text` as soon as it has been handed out, or with the state in which it has come to an `end`. Once
+with each piece of `text` as soon as it has been handed out, with the state in which it has come to an `end`, or with
+how far its `judging` has come, here or of another process's turn; and with `durable` what becomes of DBOS. Once
 its standard input ends it begins no further turn and leaves when its turns have ended. SIGTERM and SIGINT have it end
 its turns at once, as a service does that is asked to stop.
 """
@@ -19,10 +20,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.kill_judging import tell_of_judging
 from guidance_agent import AdvisorAgent, Runtime, Settings, TextDelta, TurnStarted, runtime
-from guidance_agent.core import journal
+from guidance_agent.core import journal, slots
 
-__all__ = ["Job", "hasten"]
+__all__ = ["Job", "hasten", "providers_of"]
+
+_REST_SECONDS = 0.2
+"""Between a customer's answer and the next customer's question."""
 
 
 class Job(BaseModel):
@@ -31,7 +36,7 @@ class Job(BaseModel):
     Attributes:
         name: Beginning of the ids of its customers.
         models: One model per stream; each asks again as soon as its answer has ended.
-        background: Whether the process closes turns that others left behind.
+        background: Whether the process judges, and closes turns that others left behind.
         hurry: By how much the times of leases and sweeps are divided.
     """
 
@@ -51,19 +56,26 @@ def hasten(factor: float) -> None:
     journal.LEASE_SECONDS /= factor
     journal.RENEW_SECONDS /= factor
     runtime.SWEEP_SECONDS /= factor
+    slots.SLOT_LEASE_SECONDS /= factor
+    slots.RENEW_SECONDS /= factor
+
+
+def providers_of(job: Job) -> dict[str, dict[str, str]]:
+    """Return settings by which both wires lead to the simulator."""
+    return {
+        "anthropic": {"base_url": job.provider_url, "api_key": "sk-kills"},
+        "openai": {"base_url": f"{job.provider_url}/v1", "api_key": "sk-kills"},
+    }
 
 
 def settings_of(job: Job) -> Settings:
-    """Both wires lead to the simulator."""
-    anthropic = {"base_url": job.provider_url, "api_key": "sk-kills"}
-    openai = {"base_url": f"{job.provider_url}/v1", "api_key": "sk-kills"}
     return Settings.load(
         data_dir=job.data_dir,
         database_url=job.database_url,
         background=job.background,
         model=job.models[0],
         reasoning_model="anthropic/claude-haiku-5-5",
-        providers={"anthropic": anthropic, "openai": openai},
+        providers=providers_of(job),
     )
 
 
@@ -84,6 +96,9 @@ async def stream_on(advisor: AdvisorAgent, name: str, finish: asyncio.Event) -> 
                 elif isinstance(event, TextDelta):
                     tell(turn=event.turn_id, text=event.text)
         tell(turn=turn.turn_id, end=turn.state)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REST_SECONDS):
+                await finish.wait()
 
 
 async def input_ends(finish: asyncio.Event) -> None:
@@ -99,6 +114,7 @@ async def input_ends(finish: asyncio.Event) -> None:
 
 async def main(job: Job) -> None:
     hasten(job.hurry)
+    tell_of_judging(tell)
     own = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: own and own.cancel())

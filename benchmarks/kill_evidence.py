@@ -14,6 +14,8 @@ from guidance_agent.core.transcript import text_hash
 
 __all__ = ["RecordedTurn", "contradictions", "recorded_turns", "still_streaming"]
 
+_ROW = ("id", "state", "error", "lease_until", "delivered_length", "text_hash", "judgement", "last_sequence")
+
 
 @dataclass(slots=True)
 class RecordedTurn:
@@ -31,21 +33,26 @@ class RecordedTurn:
 
 async def recorded_turns(database: Database, name: str) -> dict[str, RecordedTurn]:
     """Return all turns of the customers whose ids begin with `name` and a hyphen, by their ids."""
-    of_name = (
-        sa.select(turns)
+    row = [turns.c[name] for name in _ROW]
+    # One statement, so that a verdict which is stored meanwhile is in the row and among the events, or in neither.
+    query = (
+        sa.select(*row, turn_events.c.sequence, turn_events.c.type, turn_events.c.text)
         .join(consultations, consultations.c.id == turns.c.consultation_id)
+        .outerjoin(turn_events, turn_events.c.turn_id == turns.c.id)
         .where(consultations.c.customer_id.startswith(f"{name}-", autoescape=True))
+        .order_by(turn_events.c.turn_id, turn_events.c.sequence)
     )
-    columns = (turn_events.c.turn_id, turn_events.c.sequence, turn_events.c.type, turn_events.c.text)
 
     def read(connection: sa.Connection) -> dict[str, RecordedTurn]:
-        found = {row["id"]: RecordedTurn(dict(row)) for row in connection.execute(of_name).mappings()}
-        events = sa.select(*columns).where(turn_events.c.turn_id.in_(found)).order_by(turn_events.c.sequence)
-        texts: dict[str, list[str]] = {turn_id: [] for turn_id in found}
-        for turn_id, sequence, kind, text in connection.execute(events):
-            found[turn_id].sequences.append(sequence)
-            found[turn_id].types.append(kind)
-            texts[turn_id].append(text or "")
+        found: dict[str, RecordedTurn] = {}
+        texts: dict[str, list[str]] = {}
+        for *values, sequence, kind, text in connection.execute(query):
+            turn = found.setdefault(values[0], RecordedTurn(dict(zip(_ROW, values, strict=True))))
+            if sequence is None:
+                continue
+            turn.sequences.append(sequence)
+            turn.types.append(kind)
+            texts.setdefault(turn.id, []).append(text or "")
         for turn_id, pieces in texts.items():
             found[turn_id].text = "".join(pieces)
         return found

@@ -1,4 +1,4 @@
-"""Kills streaming processes on one database while others live, and looks at what the records hold of them."""
+"""Kills processes that stream and judge on one database while others live, and looks at what the records hold."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from benchmarks.kill_child import Job
 from benchmarks.kill_evidence import RecordedTurn, contradictions, recorded_turns, still_streaming
 from benchmarks.kill_streams import Moment, Streams, moments
+from benchmarks.kill_verdicts import judgement_contradictions, recorded_judgements
+from benchmarks.kill_worker import drain
 from guidance_agent.core.database import Database, database_url
 from guidance_agent.core.journal import LEASE_SECONDS
 from guidance_agent.settings import Settings
@@ -47,6 +50,15 @@ class Outcome:
         closed_after_lease: The same from the end of the turn's lease.
         closed_within: What `closed_after_lease` must not exceed.
         live_turns: Turns of the processes that lived, and how many of them took longer than a lease.
+        verdicts: Verdicts on what was shown, of all processes' turns.
+        unjudged: Turns with delivered text that nobody judged, the last worker included.
+        judged_twice: Turns with two verdicts, or with one that was told twice.
+        corrections: What followed from those that were made to fail.
+        drained: Verdicts that were given only by the worker that ran when all others had gone.
+        cut: Judgings that a kill found under way, by how far they had come.
+        killed_starting: Processes that were killed while DBOS was loaded and launched.
+        asked: How often a judge was asked, as far as it was told.
+        judged_after_kill: Seconds from the last kill that cut off the judging of a turn to its verdict.
     """
 
     kills: int = 0
@@ -62,6 +74,21 @@ class Outcome:
     live_turns: int = 0
     longer_than_a_lease: int = 0
     live_turns_taken: int = 0
+    verdicts: int = 0
+    unjudged: int = 0
+    judged_twice: int = 0
+    corrections: int = 0
+    drained: int = 0
+    cut: dict[str, int] = field(default_factory=lambda: {"asked": 0, "answered": 0})
+    killed_starting: int = 0
+    asked: int = 0
+    judged_after_kill: list[float] = field(default_factory=list)
+
+    @property
+    def asked_per_verdict(self) -> float:
+        """How often the judge was paid for a verdict that the processes gave, on average; 0 where there is none."""
+        given = self.verdicts - self.drained
+        return self.asked / given if given else 0.0
 
 
 class _Run:
@@ -92,13 +119,11 @@ class _Run:
         )
 
     @contextlib.asynccontextmanager
-    async def living(self) -> AsyncIterator[None]:
-        """Processes that stream and sweep while the block runs; at its end their turns are let end, and looked at."""
+    async def living(self, number: int) -> AsyncIterator[None]:
+        """Processes that stream, judge and sweep while the block runs; then their turns are let end, and looked at."""
         pace, pause = round(450 / self._hurry), round(10_000 / self._hurry)
         models = (f"anthropic/script-80x{pace}", f"openai/script-4x{pause}", DOOMED[0])
-        children = [
-            await Streams.start(self.job(f"alive{number}", models, background=True)) for number in range(LIVING)
-        ]
+        children = [await Streams.start(self.job(f"alive{index}", models, background=True)) for index in range(number)]
         async with asyncio.TaskGroup() as group:
             readers = [group.create_task(child.read()) for child in children]
             try:
@@ -125,7 +150,7 @@ class _Run:
                 group.create_task(kill_next())
 
     async def _kill(self, name: str, moment: Moment) -> None:
-        child = await Streams.start(self.job(name, DOOMED, background=False))
+        child = await Streams.start(self.job(name, DOOMED, background=True))
         try:
             status = await child.read(moment)
         finally:
@@ -140,6 +165,7 @@ class _Run:
         self._check(child, found)
         for turn in found.values():
             self._count(turn, child)
+        self._count_judging(child)
 
     def _check(self, child: Streams, found: dict[str, RecordedTurn]) -> None:
         for turn_id in child.shown.keys() | found.keys():
@@ -159,6 +185,13 @@ class _Run:
         if child.killed_at is not None:
             lease_end = time.monotonic() + turn.row["lease_until"] - time.time()
             self._orphans.append(Orphan(turn.id, child.killed_at, lease_end))
+
+    def _count_judging(self, child: Streams) -> None:
+        self.outcome.asked += len(child.judging)
+        self.outcome.killed_starting += child.durable == "starting"
+        for step in child.judging.values():
+            if step != "stored":
+                self.outcome.cut[step] += 1
 
     async def watch_orphans(self, all_killed: asyncio.Event) -> None:
         """Look again and again which turns have been closed, until all are or the promised time is over."""
@@ -191,9 +224,36 @@ class _Run:
             if orphan.closed_at > orphan.lease_end + self.outcome.closed_within:
                 self.outcome.violations.append(f"turn {orphan.turn_id}: closed too late")
 
+    async def judge_the_rest(self) -> None:
+        """Have a worker do what is still due, and look at the verdicts of all turns."""
+        done = await drain(self.job("worker", DOOMED, background=True))
+        self.outcome.drained = done.judged
+        if done.complaint is not None:
+            self.outcome.violations.append(done.complaint)
+        found = await recorded_judgements(self._database)
+        for turn in found.values():
+            self.outcome.violations += judgement_contradictions(turn)
+            self.outcome.verdicts += len(turn.verdicts)
+            self.outcome.unjudged += bool(turn.delivered_length) and turn.judgement not in ("passed", "failed")
+            self.outcome.judged_twice += max(len(turn.verdicts), turn.times_told) > 1
+            self.outcome.corrections += len(turn.corrections)
+        for turn_id, turn in found.items():
+            if turn.verdicts and (cut_off := self._last_cut_off(turn_id, turn.verdicts[0].created_at)) is not None:
+                self.outcome.judged_after_kill.append((turn.verdicts[0].created_at - cut_off).total_seconds())
+
+    def _last_cut_off(self, turn_id: str, given: datetime) -> datetime | None:
+        """Return when the last process was killed that judged a turn before its verdict was given."""
+        kills = [
+            child.killed_when
+            for child in self._dead
+            if child.judging.get(turn_id, "stored") != "stored" and child.killed_when is not None
+        ]
+        return max((when for when in kills if when < given), default=None)
+
     async def _check_living(self, child: Streams, status: int) -> None:
         if status != 0:
             self.outcome.violations.append(f"{child.name} ended with status {status}")
+        self.outcome.asked += len(child.judging)
         found = await recorded_turns(self._database, child.name)
         self._check(child, found)
         for turn in found.values():
@@ -216,6 +276,7 @@ async def kill_and_look(
     at_once: int,
     hurry: float = 1.0,
     seed: int = 7,
+    living: int = LIVING,
     alone: asyncio.Lock | None = None,
 ) -> Outcome:
     """Kill processes on the database of the settings, and return what was found.
@@ -227,15 +288,17 @@ async def kill_and_look(
         at_once: How many run at a time.
         hurry: By how much the times of leases and sweeps are divided.
         seed: Decides the moments.
+        living: How many processes live meanwhile.
         alone: Held while processes are killed, by runs on several databases at the same time.
     """
     async with Database(database_url(settings)) as database:
         run = _Run(settings, database, provider_url, hurry, alone or asyncio.Lock())
         all_killed = asyncio.Event()
-        async with run.living(), asyncio.TaskGroup() as group:
+        async with run.living(living), asyncio.TaskGroup() as group:
             watch = group.create_task(run.watch_orphans(all_killed))
             await run.kill_all(moments(kills, seed), at_once)
             all_killed.set()
             await watch
+        await run.judge_the_rest()
         await run.check_closed()
         return run.outcome

@@ -1,10 +1,11 @@
-"""Processes killed with SIGKILL while they stream: what was shown, what the records hold, who closes what is left.
+"""Processes killed with SIGKILL while they stream and judge: what was shown, what the records hold, who does the rest.
 
 Children stream several turns each, over both wires, to a pipe; what this process has read from the pipe is what was
-shown. Each is killed at a moment of its own. Meanwhile other children live: they stream turns that outlast a lease,
-some of them silent for longer than a lease is renewed in, and sweep the records as every process of a service does. All
-of them share one database. The times of leases and sweeps are the product's own unless the run is a quick one. Run it
-with `python -m benchmarks.run --only kills`.
+shown. They judge what waits, too, and sweep the records, as every process of a service does. Each is killed at a moment
+of its own, and another one begins in its place. Meanwhile other children live: they stream turns that outlast a lease,
+some of them silent for longer than a lease is renewed in. When all have gone, a worker judges what is still due, and
+every turn must have its one verdict. All of them share one database. The times of leases and sweeps are the product's
+own unless the run is a quick one. Run it with `make chaos`, which is `python -m benchmarks.run --only kills`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _rows(database: str, outcome: Outcome) -> list[Row]:
         )
 
     since_kill, since_lease = outcome.closed_after_kill or [0.0], outcome.closed_after_lease or [0.0]
-    violations = len(outcome.violations)
+    since_cut, violations = outcome.judged_after_kill or [0.0], len(outcome.violations)
     return [
         row("processes killed", outcome.kills),
         row("their turns", sum(outcome.turns.values())),
@@ -63,6 +64,16 @@ def _rows(database: str, outcome: Outcome) -> list[Row]:
         row("turns of living processes", outcome.live_turns),
         row("of them longer than a lease", outcome.longer_than_a_lease),
         row("of them taken", outcome.live_turns_taken, target="0", broken=bool(outcome.live_turns_taken)),
+        row("verdicts", outcome.verdicts),
+        row("delivered and never judged", outcome.unjudged, target="0", broken=bool(outcome.unjudged)),
+        row("judged twice", outcome.judged_twice, target="0", broken=bool(outcome.judged_twice)),
+        row("verdicts given by the worker at the end", outcome.drained),
+        row("judge asked, per verdict", outcome.asked_per_verdict, "times"),
+        row("killed while DBOS started", outcome.killed_starting),
+        row("judgings cut off in the judge's call", outcome.cut["asked"]),
+        row("judgings cut off before the verdict was known to be stored", outcome.cut["answered"]),
+        row("from kill to the verdict of a judging that was cut off, longest", max(since_cut), "s"),
+        row("corrections", outcome.corrections),
         row("violations", violations, target="0", broken=bool(violations)),
     ]
 
@@ -103,7 +114,8 @@ def run(*, quick: bool = False) -> list[Row]:
 def conditions() -> str:
     """Return what was measured, in words."""
     return (
-        f"The product's own times: leases of {LEASE_SECONDS:g} s, a sweep every {SWEEP_SECONDS:g} s in each of the "
-        f"{LIVING} living processes (a quick run divides them by {_HURRY:g}). Each killed process had {len(DOOMED)} "
-        f"streams. Moments of the kills: {', '.join(KINDS)}."
+        f"The product's own times: leases of {LEASE_SECONDS:g} s, a sweep every {SWEEP_SECONDS:g} s in each process (a "
+        f"quick run divides them by {_HURRY:g}). {LIVING} processes lived; each killed process had {len(DOOMED)} "
+        f"streams. Every fourth verdict was made to fail, so that there are corrections. Moments of the kills: "
+        f"{', '.join(KINDS)}."
     )
