@@ -17,6 +17,7 @@ from guidance_agent import AdvisorAgent, CustomerProfile, Runtime, Settings
 from guidance_agent.core.clock import SystemClock
 from guidance_agent.core.schema import turns, verdicts
 from guidance_agent.core.slots import SLOT_LEASE_SECONDS
+from guidance_agent.llm import collect
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 from tests.integration.advisor.scripted_judge import ScriptedJudge, judging
 from tests.integration.advisor.test_process_death import LaterClock, shown_before_kill, start_child
@@ -37,7 +38,7 @@ async def have_answered(settings: Settings, customer: CustomerProfile, times: in
     """Leave turns behind that nobody has judged."""
     customers = [customer.model_copy(update={"customer_id": f"customer-{number}"}) for number in range(times)]
     async with AdvisorAgent(settings=settings) as advisor:
-        await asyncio.gather(*(advisor.provide_guidance(each, use_reasoning=False) for each in customers))
+        await asyncio.gather(*(collect(advisor.provide_guidance_stream(each, None, False)) for each in customers))
 
 
 async def counted(runtime: Runtime) -> tuple[int, dict[str | None, int]]:

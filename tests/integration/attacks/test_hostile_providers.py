@@ -15,6 +15,7 @@ import pytest
 from guidance_agent import AdvisorAgent, Completed, Runtime, Settings
 from guidance_agent.core.schema import model_calls, turns
 from guidance_agent.errors import ModelError, ModelTimeoutError
+from guidance_agent.llm import collect
 from guidance_agent.provider_simulator import ProviderSimulator, Script
 from tests.integration.advisor.wiring import AUTHOR, FAST, author_fails, author_says
 from tests.integration.attacks.evidence import asks, calls_of, check_ended, rows, shown
@@ -88,7 +89,8 @@ def open_advisor(wire: str, tmp_path: Path) -> OpenAdvisor:
 
 async def ask(advisor: AdvisorAgent, customer_id: str) -> str | ModelError:
     try:
-        return await asyncio.wait_for(advisor.provide_guidance(asks(customer_id), use_reasoning=False), 10)
+        async with asyncio.timeout(10):
+            return await collect(advisor.provide_guidance_stream(asks(customer_id), use_reasoning=False))
     except ModelError as error:
         return error
 
@@ -197,11 +199,11 @@ async def test_a_row_that_cannot_be_stored_does_not_end_the_turns_of_others(
     wired: AdvisorAgent, wired_runtime: Runtime, simulator: ProviderSimulator, wire: str
 ) -> None:
     author_says(simulator, wire, Script(text="Hello."))
-    assert await wired.provide_guidance(asks("a"), use_reasoning=False) == "Hello."
+    assert await ask(wired, "a") == "Hello."
     (call,) = await calls_of(wired_runtime, 1)
     wired_runtime.journal.add_rows(model_calls, [{**call, "id": "call_poison", "started_at": "long ago"}])
     wired_runtime.journal.add_rows(model_calls, [{**call, "id": "call_sound"}])
-    assert await wired.provide_guidance(asks("b"), use_reasoning=False) == "Hello."
+    assert await ask(wired, "b") == "Hello."
     assert "call_sound" in {row["id"] for row in await calls_of(wired_runtime, 3)}
 
 
