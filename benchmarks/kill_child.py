@@ -26,7 +26,7 @@ from guidance_agent.core import journal, slots
 
 __all__ = ["Job", "hasten", "providers_of"]
 
-_REST_SECONDS = 0.2
+_REST_SECONDS = 0.4
 """Between a customer's answer and the next customer's question."""
 
 

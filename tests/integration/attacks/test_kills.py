@@ -13,19 +13,21 @@ from benchmarks.kill_streams import Moment, Streams
 from guidance_agent import Settings
 from guidance_agent.core.database import Database, database_url
 from guidance_agent.provider_simulator import ProviderSimulatorProcess
+from tests.storage import Storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 PROVIDER = ("--instant", "--any-model", "--no-bodies")
-KILLS = 6
+KILLS = {"sqlite": 6, "postgresql": 3}
 
 
 async def test_whenever_processes_are_killed_what_was_shown_is_on_record_and_has_one_verdict(
-    settings: Settings,
+    settings: Settings, storage: Storage
 ) -> None:
+    kills = KILLS[storage.name]
     with ProviderSimulatorProcess(PROVIDER) as provider:
-        outcome = await kill_and_look(settings, provider.base_url, kills=KILLS, at_once=3, hurry=5.0, living=1)
+        outcome = await kill_and_look(settings, provider.base_url, kills=kills, at_once=4, hurry=5.0, living=1)
     assert outcome.violations == []
-    assert outcome.kills == KILLS
+    assert outcome.kills == kills
     assert outcome.characters > 0
     assert outcome.closed_after_kill != []
     assert outcome.longer_than_a_lease > 0
