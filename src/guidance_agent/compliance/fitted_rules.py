@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 
-import yaml
-
 from guidance_agent.compliance.clauses import CLAUSE_MARKS
 from guidance_agent.compliance.fitted_models import FittedModels
 from guidance_agent.compliance.judging_rules import CueReader
@@ -21,6 +19,7 @@ from guidance_agent.compliance.language import Token, Words
 from guidance_agent.compliance.sentence_features import shape_of, spoken
 from guidance_agent.compliance.sentence_model import RunningScore, slack
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
+from guidance_agent.core.shipped import read_shipped
 
 __all__ = ["FittedRules"]
 
@@ -67,6 +66,8 @@ class FittedRules:
 
 
 class _FittedReader:
+    __slots__ = ("_clause", "_opening_at", "_openings", "_running", "_threshold", "_tokens", "_words", "waits")
+
     def __init__(self, models: FittedModels) -> None:
         self._threshold = models.cue_from
         self._running = RunningScore(models.cue)
@@ -75,22 +76,26 @@ class _FittedReader:
         self._words = 0
         self._clause = ""
         self._opening_at = 0
-
-    @property
-    def waits(self) -> bool:
-        return self._clause in self._openings
+        self.waits = False
 
     def read(self, token: Token) -> int | None:
+        text = token[0]
         number = self._tokens
-        self._tokens += 1
+        self._tokens = number + 1
         was_opening, opening_at = self.waits, self._opening_at
-        self._follow(token.text, number)
-        word = shape_of(token.text)
+        if was_opening or not self._clause:
+            self._follow(text, number)
+        elif text in CLAUSE_MARKS:
+            # What has once left the openings is none of them before the next clause.
+            self._clause = ""
+        word = shape_of(text)
         if not word:
             return None
-        self._words += 1
-        self._running.read(word)
-        if self._running.value - slack(self._words, word) < self._threshold:
+        self._words = words = self._words + 1
+        running = self._running
+        running.read(word)
+        value = running.value
+        if value < self._threshold or value - slack(words, word) < self._threshold:
             return None
         return opening_at if was_opening else number
 
@@ -103,13 +108,13 @@ class _FittedReader:
             self._clause = ""
         elif len(self._clause) < _LONGEST_OPENING:
             self._clause = longer
+        self.waits = self._clause in self._openings
 
 
 @lru_cache(maxsize=1)
 def load_openings() -> frozenset[str]:
     """Return all openings and their beginnings; behind a comma they go on with what the speaker would do."""
-    text = (resources.files("guidance_agent.compliance") / "rules" / "openings.yaml").read_text(encoding="utf-8")
-    listed: list[str] = yaml.safe_load(text)
+    listed = read_shipped(resources.files("guidance_agent.compliance") / "rules" / "openings.yaml", list[str])
     longer = [f"{opening} i {would}" for opening in listed if opening.endswith(",") for would in ("would", "'d")]
     openings = [opening.split() for opening in (*listed, *longer)]
     return frozenset(" ".join(words[:end]) for words in openings for end in range(1, len(words) + 1))

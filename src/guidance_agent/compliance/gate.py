@@ -13,11 +13,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 from guidance_agent.compliance.clauses import clause_start
 from guidance_agent.compliance.decided import DEFAULT_CHECK, DecidedLine, Held, UndecidedPolicy, gravest
 from guidance_agent.compliance.judging_rules import SentenceRules
-from guidance_agent.compliance.language import LONGEST_WORD, Token, Words, tokens_of
+from guidance_agent.compliance.language import LONGEST_WORD, Token, Words, word_tokens
 from guidance_agent.compliance.policy import CheckPolicy
 from guidance_agent.compliance.released import Answer, Marked, OpenGate, Question, Released, TextGate, Withholding
 from guidance_agent.compliance.sentences import SentenceVerdict
@@ -33,14 +34,24 @@ CONTEXT = 400
 """Characters before a sentence that count when it is judged."""
 
 _BLOCK = 4_096
-_PIECE = re.compile(r"\S*\s")
+_PIECE = re.compile(rf"\S{{0,{LONGEST_WORD - 1}}}\s|\S{{{LONGEST_WORD}}}(?=[\s\S])")
+"""A word with the one space after it, or as much of a longer one as counts as a word."""
 _BOUNDARY = re.compile(r"[.!?…]+[\"'”’)\]*_]*\s|\n")
-_ENDING = frozenset(".!?…\"'”’)]*_")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:e\.g|i\.e|etc|p\.a|p\.m|a\.m|vs|approx|no|mr|mrs|ms|dr|st|ltd|plc|inc|incl|cf|para|sec|art|[a-z])\.\s$",
     re.IGNORECASE,
 )
 _LONGEST_ABBREVIATION = 10
+
+
+_new = tuple.__new__
+"""What `Token(...)` comes to, without the call between: a gate makes one for every word."""
+
+
+@lru_cache(maxsize=16_384)
+def _may_end(piece: str) -> bool:
+    found = _BOUNDARY.search(piece)
+    return found is not None and found.end() == len(piece)
 
 
 def _unheard(start: int, verdict: SentenceVerdict) -> None:
@@ -116,15 +127,14 @@ class SentenceGate:
         for start in range(0, len(text), _BLOCK):
             # In blocks, so that the work on a long piece grows with its length and not with its square.
             self._text += text[start : start + _BLOCK]
-            while (end := self._next_piece()) is not None:
-                self._read_piece(end)
+            self._read_words(_PIECE.findall(self._text, self._read))
         self._let_out()
         return self._released()
 
     def finish(self, *, ask: bool = False) -> Sequence[Released]:
         self._asks = self._asks and ask
         if self._read < len(self._text):
-            self._read_piece(len(self._text))
+            self._read_words([self._text[self._read :]])
         if self._text:
             self._end_sentence(len(self._text))
         return self._released()
@@ -144,38 +154,31 @@ class SentenceGate:
             self._forget_sentence(len(self._text))
         return released
 
-    def _next_piece(self) -> int | None:
-        """Return where the next word ends with the one space after it; None while that is not known."""
-        longest = self._read + LONGEST_WORD
-        found = _PIECE.match(self._text, self._read, longest)
-        if found is not None:
-            return found.end()
-        return longest if len(self._text) > longest else None
+    def _read_words(self, pieces: Sequence[str]) -> None:
+        """Read what follows in the text: words, each with the space after it."""
+        end, tokens, reader, held_from = self._read, self._tokens, self._reader, self._held_from
+        free = self._free
+        for piece in pieces:
+            began, end = end, end + len(piece)
+            for word, first, last in word_tokens(piece):
+                token = _new(Token, (word, began + first, began + last))
+                tokens.append(token)
+                if held_from is None and (place := reader.read(token)) is not None:
+                    held_from = max(free, tokens[clause_start(tokens, place)].start)
+            if held_from is None:
+                if not reader.waits or end - free > LONGEST_WAIT:
+                    free = end
+                is_held_too_long = False
+            else:
+                is_held_too_long = end - held_from >= LONGEST_HOLD
+            is_end = _may_end(piece) and self._is_end(end)
+            if is_end or is_held_too_long or len(tokens) >= LONGEST_SENTENCE:
+                self._free, self._held_from = free, held_from
+                self._end_sentence(end, ends=is_end)
+                end, tokens, reader, held_from, free = 0, self._tokens, self._reader, None, 0
+        self._read, self._free, self._held_from = end, free, held_from
 
-    def _read_piece(self, end: int) -> None:
-        began, self._read = self._read, end
-        tokens = tokens_of(self._text[began:end], began)
-        self._tokens += tokens
-        if self._held_from is None:
-            for token in tokens:
-                if (place := self._reader.read(token)) is not None:
-                    self._held_from = max(self._free, self._tokens[clause_start(self._tokens, place)].start)
-                    break
-        if self._held_from is None and (not self._reader.waits or end - self._free > LONGEST_WAIT):
-            self._free = end
-        is_end = self._is_end(began, end)
-        if is_end or len(self._tokens) >= LONGEST_SENTENCE or self._is_held_too_long(end):
-            self._end_sentence(end, ends=is_end)
-
-    def _is_held_too_long(self, end: int) -> bool:
-        return self._held_from is not None and end - self._held_from >= LONGEST_HOLD
-
-    def _is_end(self, began: int, end: int) -> bool:
-        if self._text[end - 1] != "\n" and self._text[end - 2 : end - 1] not in _ENDING:
-            return False
-        found = _BOUNDARY.search(self._text, began, end)
-        if found is None or found.end() != end:
-            return False
+    def _is_end(self, end: int) -> bool:
         before = self._text[max(0, end - _LONGEST_ABBREVIATION) : end]
         return before.endswith("\n") or _ABBREVIATION.search(before) is None
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-__all__ = ["LONGEST_WORD", "Token", "Words", "tokens_of"]
+__all__ = ["LONGEST_WORD", "Token", "Words", "tokens_of", "word_tokens"]
 
 LONGEST_WORD = 64
 """Characters after which a run of letters counts as a word, so that nothing waits for the end of an endless one."""
@@ -26,6 +26,8 @@ _INNER = rf"[\w{_INVISIBLE}{_MARKS}]|['’ʼ‐‑\-/](?=[{_INVISIBLE}]*\w)|(?<=
 _TOKEN = re.compile(
     rf"[£$€]?[{_INVISIBLE}]*\w(?:{_INNER}){{0,{LONGEST_WORD - 1}}}%?|[.!?…]+|[,;:()\[\]{{}}\"“”„«»—–‘’'•*\n]"
 )
+_RUN = re.compile(r"\S*\s|\S+")
+"""No token goes on behind a space, so that a text may be cut there."""
 _STRIP = re.compile(f"[{_INVISIBLE}{_MARKS}]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _LOOKALIKES = str.maketrans(
@@ -62,11 +64,26 @@ def _spelling(raw: str) -> tuple[str, ...]:
 
 def tokens_of(text: str, offset: int = 0) -> list[Token]:
     """Return the tokens of `text`; `offset` is the place of its first character."""
-    return [
-        Token(part, match.start() + offset, match.end() + offset)
-        for match in _TOKEN.finditer(text)
-        for part in _spelling(match[0])
-    ]
+    tokens: list[Token] = []
+    for run in _RUN.findall(text):
+        # What is longer than any word is not worth keeping.
+        known = word_tokens(run) if len(run) <= LONGEST_WORD else _tokens_in(run)
+        for word, start, end in known:
+            tokens.append(Token(word, start + offset, end + offset))
+        offset += len(run)
+    return tokens
+
+
+def _tokens_in(run: str) -> tuple[Token, ...]:
+    return tuple(
+        Token(part, match.start(), match.end()) for match in _TOKEN.finditer(run) for part in _spelling(match[0])
+    )
+
+
+@lru_cache(maxsize=16_384)
+def word_tokens(word: str) -> tuple[Token, ...]:
+    """Return the tokens of a word with the space after it, their places counted from its first character."""
+    return _tokens_in(word)
 
 
 class Words:

@@ -48,6 +48,7 @@ class LinearModel:
         self._words: dict[str, float] = {}
         self._pairs: dict[tuple[str, str], float] = {}
         self._triples: dict[tuple[str, str, str], float] = {}
+        self._steps: dict[tuple[str, str, str], float] = {}
         self._vicinities: dict[tuple[tuple[str, ...], tuple[str, ...]], float] = {}
         self._openings: dict[tuple[str, str], float] = {}
 
@@ -71,6 +72,15 @@ class LinearModel:
         if value is None:
             found = self._sum(triple_features(first, second, third))
             value = self._kept(self._triples, (first, second, third), found)
+        return value
+
+    def step(self, second: str, before: str, word: str) -> float:
+        """Return what a word is worth after the two before it, by itself and with them."""
+        value = self._steps.get((second, before, word))
+        if value is None:
+            # In the order in which the three have always been added: floats differ by it in their last digit.
+            value = self.word(word) + self.pair(before, word)
+            value = self._kept(self._steps, (second, before, word), value + self.triple(second, before, word))
         return value
 
     def vicinity(self, before: tuple[str, ...], now: tuple[str, ...]) -> float:
@@ -126,8 +136,7 @@ class RunningScore:
             added = model.word(word)
             self._clause = []
         else:
-            added = model.word(word) + model.pair(self._before, word)
-            added += model.triple(self._second, self._before, word)
+            added = model.step(self._second, self._before, word)
             kinds = model.kinds(word)
             clause = self._clause
             if not clause:
@@ -151,9 +160,12 @@ SLACK_WORDS = 20
 """The first words of a sentence say little; a sum must be so much higher there, falling to nothing at this word."""
 
 
+_SLACK = tuple(SLACK * (1 - number / SLACK_WORDS) for number in range(SLACK_WORDS))
+
+
 def slack(number: int, word: str) -> float:
     """Return how much higher the sum must be after so many words to count as much as at the sentence's end."""
-    return 0.0 if word in ("?", ".", "!") else max(0.0, SLACK * (1 - number / SLACK_WORDS))
+    return 0.0 if number >= SLACK_WORDS or word in ("?", ".", "!") else _SLACK[number]
 
 
 def highest_sum(model: LinearModel, words: Iterable[str]) -> float:
