@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from guidance_agent.compliance.figures import FigureChecker, FigureFinding
 from guidance_agent.compliance.judging_rules import CueReader, SentenceRules
-from guidance_agent.compliance.language import Token, Words, tokens_of
-from guidance_agent.compliance.quantities import holds_number
+from guidance_agent.compliance.language import Token, Words
+from guidance_agent.compliance.quantities import QuantityReader, holds_number
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
 from guidance_agent.compliance.standard_rules import sentence_rules
 from guidance_agent.knowledge.loader import Knowledge
@@ -53,7 +53,7 @@ class DatedRules:
         verdict = self._sentences.judge(words, text, before)
         if not self._figures.may_speak_of(words):
             return verdict
-        wrong = self._figures.check(words, text, on=self._day, before=_words_of(before))
+        wrong = self._figures.check(words, text, on=self._day, before=self._figures.context(before))
         if not wrong:
             return verdict
         return SentenceVerdict(
@@ -65,8 +65,14 @@ class DatedRules:
 
 
 class _DatedReader:
+    __slots__ = (
+        *("_before", "_calling", "_day", "_figures", "_is_after_number", "_numbers", "_read", "_reader", "_tokens"),
+        "waits",
+    )
+
     def __init__(self, reader: CueReader, figures: FigureChecker, day: date, before: str) -> None:
         self._reader = reader
+        self._read = reader.read
         self._figures = figures
         self._day = day
         self._before = before
@@ -74,35 +80,36 @@ class _DatedReader:
         self._calling = figures.stating_words
         """Words at which it is worth looking; without a number there can only be a statement of another time."""
         self._is_after_number = False
-
-    @property
-    def waits(self) -> bool:
-        return self._is_after_number or self._reader.waits
+        self._numbers: QuantityReader | None = None
+        self.waits = False
 
     def read(self, token: Token) -> int | None:
         self._tokens.append(token)
-        place = self._reader.read(token)
+        place = self._read(token)
         if place is not None:
             return place
-        if _is_number(token.text):
-            self._is_after_number = True
-            self._calling = self._figures.naming_words
+        text = token[0]
+        if _is_number(text):
+            self._is_after_number = self.waits = True
+            if self._numbers is None:
+                self._numbers = QuantityReader()
+                self._calling = self._figures.naming_words
             return None
-        is_due = self._is_after_number or token.text in self._calling
-        self._is_after_number = False
-        return self._wrong_figure() if is_due else None
+        self.waits = self._reader.waits
+        if self._is_after_number:
+            self._is_after_number = False
+            return self._wrong_figure()
+        return self._wrong_figure() if text in self._calling else None
 
     def _wrong_figure(self) -> int | None:
         # Offsets are all that is wanted here: what the tokens say is enough, without the text that they were read from.
-        wrong = self._figures.check(Words(self._tokens), "", on=self._day, before=_words_of(self._before))
+        figures = self._figures
+        wrong = figures.check_growing(
+            Words(self._tokens), "", on=self._day, before=figures.context(self._before), reader=self._numbers
+        )
         if not wrong:
             return None
         return next(number for number, token in enumerate(self._tokens) if token.end > wrong[0].start)
-
-
-@lru_cache(maxsize=64)
-def _words_of(before: str) -> Words | None:
-    return Words(tokens_of(before)) if before else None
 
 
 @lru_cache(maxsize=4_096)

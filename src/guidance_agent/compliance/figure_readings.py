@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
-from guidance_agent.compliance.figure_times import Claim, claim_at, pieces_of
+from guidance_agent.compliance.figure_context import FigureContext, Stretch
+from guidance_agent.compliance.figure_index import TopicIndex
+from guidance_agent.compliance.figure_times import Claim, claim_at, names_other_time, pieces_of
 from guidance_agent.compliance.figure_topics import FigureTopic, Sought
 from guidance_agent.compliance.figure_values import is_value
 from guidance_agent.compliance.figure_wording import word_list
 from guidance_agent.compliance.language import Words
 from guidance_agent.compliance.patterns import Alphabet
-from guidance_agent.compliance.quantities import Quantity, quantities_of
+from guidance_agent.compliance.quantities import Quantity
 
-__all__ = ["FigureReading", "FigureSentence", "Stretch", "WrongFigure", "names_in"]
+__all__ = ["FigureReading", "FigureSentence", "WrongFigure", "names_in"]
 
 _REACH_AFTER = 12
 _REACH_BEFORE = 6
@@ -25,44 +26,36 @@ _BESIDE = 2
 _ELLIPSIS_REACH = 8
 
 
-class Stretch:
-    """Words as patterns see them: `code` has one character for each of them."""
-
-    __slots__ = ("code", "vocabulary")
-
-    def __init__(self, words: Words, alphabet: Alphabet) -> None:
-        self.code = alphabet.encode(words.texts)
-        self.vocabulary = words.vocabulary
-
-    def matches(self, patterns: Iterable[Sought]) -> Iterator[re.Match[str]]:
-        """Yield every place where one of the patterns is found."""
-        for sought in patterns:
-            if not sought.needs or not sought.needs.isdisjoint(self.vocabulary):
-                yield from sought.regex.finditer(self.code)
-
-    def has(self, patterns: Iterable[Sought]) -> bool:
-        """Whether one of the patterns is found."""
-        return next(self.matches(patterns), None) is not None
-
-
 class FigureSentence:
     """A sentence with its numbers read, and the words before it."""
 
-    def __init__(self, words: Words, text: str, on: date, before: Words | None, alphabet: Alphabet) -> None:
-        self.marked, self.quantities = quantities_of(words, text)
+    def __init__(
+        self,
+        read: tuple[Words, list[Quantity | None]],
+        text: str,
+        on: date,
+        before: FigureContext | None,
+        index: TopicIndex,
+        alphabet: Alphabet,
+    ) -> None:
+        self.marked, self.quantities = read
         self.here = Stretch(self.marked, alphabet)
         self.text = text
         self.on = on
-        self._before = before
-        self._alphabet = alphabet
+        self.before = before
+        self.index = index
+        self.fitting = [0 if quantity is None else index.fitting(quantity) for quantity in self.quantities]
+        """For each token the topics of which it can be the figure."""
 
     @cached_property
-    def before(self) -> tuple[Words, list[Quantity | None]] | None:
-        return None if self._before is None else quantities_of(self._before, "")
+    def speaks_of_birth(self) -> bool:
+        """Whether `born` can be anything but None."""
+        return "born" in self.here.vocabulary or (self.before is not None and "born" in self.before.stretch.vocabulary)
 
     @cached_property
-    def there(self) -> Stretch | None:
-        return None if self.before is None else Stretch(self.before[0], self._alphabet)
+    def speaks_of_other_time(self) -> bool:
+        """Whether anything in the sentence can make a figure that of another day than the one on which it is said."""
+        return "#date" in self.here.vocabulary or names_other_time(self.marked.line)
 
     @cached_property
     def pieces(self) -> list[tuple[int, int]]:
@@ -71,7 +64,8 @@ class FigureSentence:
     @cached_property
     def born(self) -> tuple[date, date] | None:
         """The days on which somebody in the sentence, or else in what stands before it, was born."""
-        for read in ((self.marked, self.quantities), self.before):
+        before = None if self.before is None else self.before.read
+        for read in ((self.marked, self.quantities), before):
             for place, quantity in enumerate(read[1] if read else ()):
                 if read and quantity and quantity.kind == "date" and "born" in read[0].texts[max(0, place - 3) : place]:
                     return quantity.first, quantity.last
@@ -112,10 +106,11 @@ class WrongFigure(NamedTuple):
 class FigureReading:
     """What a sentence says of one figure."""
 
-    __slots__ = ("own", "places", "right", "score", "sentence", "topic", "values", "wrong")
+    __slots__ = ("bit", "own", "places", "right", "score", "sentence", "topic", "values", "wrong")
 
-    def __init__(self, topic: FigureTopic, sentence: FigureSentence) -> None:
+    def __init__(self, topic: FigureTopic, bit: int, sentence: FigureSentence) -> None:
         self.topic = topic
+        self.bit = bit
         self.sentence = sentence
         self.places: dict[int, float] = {}
         self.own: dict[int, float] = {}
@@ -125,13 +120,20 @@ class FigureReading:
         self.score = 0.0
 
     @property
-    def is_possible(self) -> bool:
-        """Whether any number of the sentence can be the figure at all."""
-        return any(self._fits(place) for place, quantity in enumerate(self.sentence.quantities) if quantity is not None)
+    def may_be_wrong(self) -> bool:
+        """Whether `judge` can find anything wrong; costs much less than `judge`."""
+        sentence = self.sentence
+        if self.topic.by_birth and sentence.speaks_of_birth:
+            return bool(self.places)
+        for place in self.places:
+            quantity = sentence.quantities[place]
+            if quantity is not None and not sentence.index.right(quantity, sentence.on) & self.bit:
+                return True
+        return bool(self.places) and sentence.speaks_of_other_time
 
     def collect(self, spans: dict[str, list[NameSpan]]) -> None:
         """Find the numbers that are meant to be the figure."""
-        topic, here, there = self.topic, self.sentence.here, self.sentence.there
+        topic, here, there = self.topic, self.sentence.here, self.sentence.before
         if here.has(topic.unless):
             return
         named = spans.get(topic.id, [])
@@ -180,19 +182,7 @@ class FigureReading:
                 self.places.setdefault(place, 0.8)
 
     def _fits(self, place: int) -> bool:
-        quantity = self.sentence.quantities[place]
-        topic = self.topic
-        if quantity is None or quantity.kind not in topic.accepts:
-            return False
-        if topic.kind == "date":
-            return quantity.first != date.min
-        if topic.per == "year" and quantity.per not in ("year", ""):
-            return False
-        if topic.per == "week" and quantity.per not in ("week", ""):
-            return False
-        if topic.units and quantity.unit not in topic.units:
-            return False
-        return topic.low <= quantity.value <= topic.high
+        return self.sentence.fitting[place] & self.bit != 0
 
     def _is_own(self, place: int) -> bool:
         """Whether a number is somebody's own or an example and not the figure."""

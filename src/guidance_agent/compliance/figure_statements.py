@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date
 
-from guidance_agent.compliance.figure_readings import Stretch
+from guidance_agent.compliance.figure_context import FigureContext, Stretch
 from guidance_agent.compliance.figure_topics import Statement
 from guidance_agent.compliance.language import Words
 from guidance_agent.compliance.patterns import Alphabet
@@ -23,7 +23,7 @@ class Statements:
             *(sought.needs for each in statements for sought in (*each.patterns, *each.then))
         )
 
-    def untimely(self, words: Words, *, on: date, before: Words | None) -> Iterator[tuple[Statement, int, int]]:
+    def untimely(self, words: Words, *, on: date, before: FigureContext | None) -> Iterator[tuple[Statement, int, int]]:
         """Yield what a sentence states too early, and where it stands in the text."""
         if self.words.isdisjoint(words.vocabulary):
             return
@@ -32,7 +32,9 @@ class Statements:
             if statement.effective_from <= on:
                 continue
             match = next(here.matches(statement.patterns), None)
-            if match is None and before is not None and Stretch(before, self._alphabet).has(statement.after):
+            if match is None and before is not None:
                 match = next(here.matches(statement.then), None)
+                if match is not None and not before.plain.has(statement.after):
+                    match = None
             if match is not None and not here.has(statement.unless):
                 yield statement, *words.stretch(*match.span())

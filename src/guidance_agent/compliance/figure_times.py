@@ -17,7 +17,7 @@ from guidance_agent.compliance.language import Token
 from guidance_agent.compliance.quantities import Quantity
 from guidance_agent.knowledge.tax_years import tax_year, tax_year_dates
 
-__all__ = ["Claim", "claim_at", "pieces_of"]
+__all__ = ["Claim", "claim_at", "names_other_time", "pieces_of"]
 
 
 class Claim(NamedTuple):
@@ -51,6 +51,14 @@ _LIFE = phrases("life")
 _ORDINARY_PREPOSITION = re.compile(
     r"(from|since|after|until|till|before|by|up to|to|in|for|on|of|during|with|through)(?: the)?(?: tax)?(?: year)? \Z"
 )
+
+
+_OTHER_TIME = re.compile("|".join([each.pattern for each in (_LAST_YEAR, _NEXT_YEAR, _FUTURE)]))
+
+
+def names_other_time(line: str) -> bool:
+    """Whether words, each followed by a space, name another time than now without a date."""
+    return _OTHER_TIME.search(line) is not None
 
 
 def pieces_of(tokens: Sequence[Token]) -> list[tuple[int, int]]:

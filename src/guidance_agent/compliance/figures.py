@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from typing import Literal
 
+from guidance_agent.compliance.figure_context import FigureContext
+from guidance_agent.compliance.figure_index import TopicIndex
 from guidance_agent.compliance.figure_readings import FigureReading, FigureSentence, WrongFigure, names_in
 from guidance_agent.compliance.figure_statements import Statements
-from guidance_agent.compliance.figure_topics import FigureTopic, figure_rules
+from guidance_agent.compliance.figure_topics import figure_rules
 from guidance_agent.compliance.figure_values import is_value
-from guidance_agent.compliance.language import Words
-from guidance_agent.compliance.quantities import QuantityKind, holds_number
+from guidance_agent.compliance.language import Words, tokens_of
+from guidance_agent.compliance.quantities import QuantityReader, holds_number
 from guidance_agent.compliance.sums import StatedSum, stated_sums
 from guidance_agent.knowledge.loader import Knowledge
 
 __all__ = ["FigureChecker", "FigureFinding"]
 
 FigureCheck = Literal["figure_amount", "figure_year"]
+_CONTEXTS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +63,10 @@ class FigureChecker:
         self.topics = rules.topics
         self._alphabet = rules.alphabet
         self._statements = Statements(rules.statements, rules.alphabet)
-        self._by_word: dict[str, list[FigureTopic]] = {}
-        for topic in self.topics:
-            for sought in (*topic.names, *topic.about, *topic.says):
-                for word in sought.needs:
-                    known = self._by_word.setdefault(word, [])
-                    if not known or known[-1] is not topic:
-                        known.append(topic)
-        self._words = frozenset(self._by_word)
+        self._index = TopicIndex(rules.topics)
         self.naming_words = frozenset().union(*(sought.needs for topic in self.topics for sought in topic.names))
         """Words of which every name of a figure has one."""
+        self.context = lru_cache(maxsize=_CONTEXTS)(self._read_context)
 
     @property
     def stating_words(self) -> frozenset[str]:
@@ -79,7 +77,9 @@ class FigureChecker:
         """Whether a sentence can hold anything that `check` finds; costs much less than `check`."""
         return holds_number(words) or not self._statements.words.isdisjoint(words.vocabulary)
 
-    def check(self, words: Words, text: str, *, on: date, before: Words | None = None) -> list[FigureFinding]:
+    def check(
+        self, words: Words, text: str, *, on: date, before: FigureContext | Words | None = None
+    ) -> list[FigureFinding]:
         """Return what is wrong in one sentence.
 
         Args:
@@ -87,6 +87,19 @@ class FigureChecker:
             text: The text into which the offsets of its tokens point.
             on: The day on which it is said.
             before: What stands before it, such as the question that it answers.
+        """
+        context = FigureContext(before, self._alphabet) if isinstance(before, Words) else before
+        reader = QuantityReader(text) if holds_number(words) else None
+        return self.check_growing(words, text, on=on, before=context, reader=reader)
+
+    def check_growing(
+        self, words: Words, text: str, *, on: date, before: FigureContext | None, reader: QuantityReader | None
+    ) -> list[FigureFinding]:
+        """Return what is wrong in a sentence so far.
+
+        Args:
+            words, text, on, before: As in `check`.
+            reader: What has read the numbers of the sentence so far; None as long as it has no number.
         """
         found = [
             FigureFinding(
@@ -102,8 +115,10 @@ class FigureChecker:
             )
             for statement, start, end in self._statements.untimely(words, on=on, before=before)
         ]
-        if holds_number(words):
-            found += self._figures(FigureSentence(words, text, on, before, self._alphabet))
+        if reader is not None:
+            found += self._figures(
+                FigureSentence(reader.read(words.tokens), text, on, before, self._index, self._alphabet)
+            )
         found.sort(key=lambda finding: (finding.start, finding.end))
         return found
 
@@ -113,6 +128,10 @@ class FigureChecker:
         sums = list(stated_sums(sentence.marked, sentence.quantities))
         yield from (_wrong_sum(each, each.right, sentence) for each in sums if each.right is not None)
         readings = self._readings(sentence)
+        if not any(reading.may_be_wrong for reading in readings):
+            return
+        for reading in readings:
+            reading.judge()
         settled = {place for reading in readings for place in reading.right}
         # A result that was redone is no figure of its own.
         redone = {each.start for each in sums}
@@ -129,30 +148,29 @@ class FigureChecker:
                 break
 
     def _readings(self, sentence: FigureSentence) -> list[FigureReading]:
-        kinds = {quantity.kind for quantity in sentence.quantities if quantity is not None}
-        here = self._topics(sentence.here.vocabulary, kinds)
-        there = self._topics(sentence.there.vocabulary, kinds) if sentence.there is not None else []
-        spans = names_in(here, sentence.here)
+        index, context = self._index, sentence.before
+        called = index.called(sentence.here.vocabulary)
+        called_before = index.called(frozenset() if context is None else context.stretch.vocabulary)
+        accepting = index.accepting(sentence.quantities)
+        here, there = called.any_topic & accepting, called_before.any_topic & accepting
+        possible = 0
+        for bits in sentence.fitting:
+            possible |= bits
+        possible &= (here | there) & called.collecting(called_before)
+        if not possible:
+            return []
+        spans = names_in((topic for _, topic in index.topics(here & called.names)), sentence.here)
         readings = []
-        for topic in [*here, *(topic for topic in there if topic not in here)]:
-            reading = FigureReading(topic, sentence)
-            if reading.is_possible:
+        for bits in (possible & here, possible & ~here):
+            for bit, topic in index.topics(bits):
+                reading = FigureReading(topic, bit, sentence)
                 reading.collect(spans)
-            if reading.places:
-                reading.judge()
-                readings.append(reading)
+                if reading.places:
+                    readings.append(reading)
         return readings
 
-    def _topics(self, vocabulary: frozenset[str], kinds: set[QuantityKind]) -> list[FigureTopic]:
-        """Return the topics that the words may speak of, of those that are numbers of one of the kinds."""
-        by_word = self._by_word
-        found = {
-            topic.id: topic
-            for word in self._words & vocabulary
-            for topic in by_word[word]
-            if not kinds.isdisjoint(topic.accepts)
-        }
-        return sorted(found.values(), key=lambda topic: topic.id)
+    def _read_context(self, before: str) -> FigureContext | None:
+        return FigureContext(Words(tokens_of(before)), self._alphabet) if before else None
 
 
 def _wrong_sum(wrong: StatedSum, right: str, sentence: FigureSentence) -> FigureFinding:

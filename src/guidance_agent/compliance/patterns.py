@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from guidance_agent.errors import ConfigurationError
 
@@ -55,11 +56,14 @@ class Alphabet:
         self._stems = sorted((entry[:-1] for entry in self._codes if entry.endswith("*")), key=len, reverse=True)
         self._known = {word: self._codes[word] for word in self._words}
         self._classes: dict[tuple[str, ...], str] = {}
+        self._code = lru_cache(maxsize=16_384)(self._find_code)
 
     def encode(self, words: Iterable[str]) -> str:
         """Return the words as a string of one character each."""
-        known = self._known
-        return "".join([known.get(word) or self._guess(word) for word in words])
+        return "".join(map(self._code, words))
+
+    def _find_code(self, word: str) -> str:
+        return self._known.get(word) or self._guess(word)
 
     def _guess(self, word: str) -> str:
         if word[0] in ".!?…":

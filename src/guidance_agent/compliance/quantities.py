@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from guidance_agent.compliance.language import Token, Words
 from guidance_agent.knowledge.tax_years import tax_year_dates
 
-__all__ = ["MARKS", "Quantity", "QuantityKind", "holds_number", "quantities_of"]
+__all__ = ["MARKS", "Quantity", "QuantityKind", "QuantityReader", "holds_number", "quantities_of"]
 
 QuantityKind: TypeAlias = Literal["gbp", "big", "pct", "span", "num", "date"]
 MARKS = frozenset({"#gbp", "#big", "#pct", "#span", "#num", "#date"})
@@ -75,6 +76,8 @@ _STARTS = _WORD_NUMBERS | frozenset(_MONTHS) | {"a", "the"}
 _DIGIT = re.compile(r"\d")
 _LONGEST = 500
 """Tokens that are read; no sentence of a reply is as long."""
+_LONGEST_LOOK = 12
+"""Tokens behind a number that can still change how it is read, and a few more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,24 +112,60 @@ def holds_number(words: Words) -> bool:
 
 def quantities_of(words: Words, text: str) -> tuple[Words, list[Quantity | None]]:
     """Return the sentence with marks for its numbers, and for each of its tokens the number that it stands for."""
-    tokens = words.tokens[:_LONGEST]
-    marked: list[Token] = []
-    found: list[Quantity | None] = []
-    place = 0
-    while place < len(tokens):
-        first = tokens[place].text
-        read = None
-        if first in _STARTS or first[0].isdigit() or first[0] in "£$€" or "-" in first:
-            read = _date_at(tokens, place) or _number_at(tokens, place, text)
-        if read is None:
-            marked.append(tokens[place])
-            found.append(None)
-            place += 1
-        else:
-            quantity, place = read
-            marked.append(Token(f"#{quantity.kind}", quantity.start, quantity.end))
-            found.append(quantity)
-    return Words(marked), found
+    return QuantityReader(text).read(words.tokens)
+
+
+class QuantityReader:
+    """Reads the numbers of a sentence that grows: what no further word can change is read once.
+
+    Args:
+        text: The text into which the offsets of the tokens point.
+    """
+
+    __slots__ = ("_found", "_marked", "_place", "_text")
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+        self._marked: list[Token] = []
+        self._found: list[Quantity | None] = []
+        self._place = 0
+        """How many tokens are settled."""
+
+    def read(self, tokens: Sequence[Token]) -> tuple[Words, list[Quantity | None]]:
+        """Return the sentence as `quantities_of` does; `tokens` begin with those of the call before."""
+        tokens = tokens[:_LONGEST]
+        marked, found, place = self._marked.copy(), self._found.copy(), self._place
+        length, settled, is_settling = len(tokens), len(marked), True
+        while place < length:
+            token = tokens[place]
+            first = token[0]
+            if _may_begin(first):
+                read = _date_at(tokens, place) or _number_at(tokens, place, self._text)
+                end = place + 1 if read is None else read[1]
+                # Zeros may be many before a number ends, and a scale that begins a sentence looks at the other end.
+                is_open = first == "zero" or (place == 0 and first in _SCALES)
+                is_settling = is_settling and not is_open and end + _LONGEST_LOOK <= length
+                if read is None:
+                    marked.append(token)
+                    found.append(None)
+                else:
+                    quantity = read[0]
+                    marked.append(Token(f"#{quantity.kind}", quantity.start, quantity.end))
+                    found.append(quantity)
+                place = end
+            else:
+                marked.append(token)
+                found.append(None)
+                place += 1
+            if is_settling:
+                settled, self._place = len(marked), place
+        self._marked, self._found = marked[:settled], found[:settled]
+        return Words(marked), found
+
+
+@lru_cache(maxsize=16_384)
+def _may_begin(word: str) -> bool:
+    return word in _STARTS or word[0].isdigit() or word[0] in "£$€" or "-" in word
 
 
 def _date_at(tokens: Sequence[Token], place: int) -> tuple[Quantity, int] | None:
