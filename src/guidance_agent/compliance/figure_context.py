@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from guidance_agent.compliance.figure_topics import Sought
-from guidance_agent.compliance.language import Words
+from guidance_agent.compliance.language import Words, tokens_without_places
 from guidance_agent.compliance.patterns import Alphabet
-from guidance_agent.compliance.quantities import Quantity, quantities_of
+from guidance_agent.compliance.quantities import MARKS, Quantity, quantities_of
 
 __all__ = ["FigureContext", "Stretch"]
 
@@ -46,10 +46,19 @@ class Stretch:
 class FigureContext:
     """What stands before a sentence, such as the question that it answers."""
 
-    def __init__(self, words: Words, alphabet: Alphabet) -> None:
-        self._words = words
+    def __init__(self, words: Words | str, alphabet: Alphabet) -> None:
+        self._given = words
         self._alphabet = alphabet
         self._found: dict[tuple[Sought, ...], bool] = {}
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """All words of `stretch`, and some more: those that are parts of its numbers, and every mark."""
+        return self._words.vocabulary | MARKS
+
+    @cached_property
+    def _words(self) -> Words:
+        return self._given if isinstance(self._given, Words) else Words(tokens_without_places(self._given))
 
     @cached_property
     def read(self) -> tuple[Words, list[Quantity | None]]:

@@ -6,17 +6,17 @@ operations: those that the words call for, and those that a number can be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
-from guidance_agent.compliance.figure_topics import FigureTopic, Sought
+from guidance_agent.compliance.figure_topics import FigureTopic
 from guidance_agent.compliance.figure_values import is_value
 from guidance_agent.compliance.quantities import Quantity, QuantityKind
 
-__all__ = ["Called", "TopicIndex"]
+__all__ = ["NOTHING_CALLED", "Called", "TopicIndex"]
 
 _KEPT = 4_096
 
@@ -34,10 +34,17 @@ class Called(NamedTuple):
     def any_topic(self) -> int:
         return self.names | self.about | self.says
 
-    def collecting(self, before: Called) -> int:
-        """Return the topics of which a number may be read, behind words that call for `before`."""
+    def collecting(self, before: Called, elliptic: int) -> int:
+        """Return the topics of which a number may be read, behind words that call for `before`.
+
+        Args:
+            elliptic: Topics of which a number may be read where only what stands before names them.
+        """
         spoken_of = self.names | self.about | before.names | before.about
-        return self.names | self.says | before.names | (self.then & spoken_of)
+        return self.names | self.says | (before.names & elliptic) | (self.then & spoken_of)
+
+
+NOTHING_CALLED = Called(0, 0, 0, 0)
 
 
 class TopicIndex:
@@ -45,29 +52,30 @@ class TopicIndex:
 
     def __init__(self, topics: Iterable[FigureTopic]) -> None:
         self._topics = sorted(topics, key=lambda topic: topic.id)
-        self._names = self._by_word([topic.names for topic in self._topics])
-        self._about = self._by_word([topic.about for topic in self._topics])
-        self._says = self._by_word([topic.says for topic in self._topics])
-        self._then = self._by_word([topic.then for topic in self._topics])
-        self._words = frozenset({*self._names, *self._about, *self._says, *self._then})
-        # A pattern that needs no word may be found everywhere.
-        self._always = Called(*(each.get("", 0) for each in (self._names, self._about, self._says, self._then)))
+        self._width = len(self._topics)
+        self._mask = (1 << self._width) - 1
+        self._by_word: dict[str, int] = {}
+        """For each word the four sets of `Called` in one number."""
+        self._always = 0
+        """What a pattern that needs no word calls for everywhere."""
+        self._index_words()
+        self._words = frozenset(self._by_word)
         self._accepting = {
             kind: sum(1 << number for number, topic in enumerate(self._topics) if kind in topic.accepts)
             for kind in ("gbp", "big", "pct", "span", "num", "date")
         }
+        self.by_birth = sum(1 << number for number, topic in enumerate(self._topics) if topic.by_birth)
+        """The topics whose values depend on somebody's birth."""
         self._fitting = lru_cache(maxsize=_KEPT)(self._find_fitting)
         self._right = lru_cache(maxsize=_KEPT)(self._find_right)
 
     def called(self, vocabulary: frozenset[str]) -> Called:
         """Return what words call for."""
-        names, about, says, then = self._always
+        by_word, packed = self._by_word, self._always
         for word in self._words & vocabulary:
-            names |= self._names.get(word, 0)
-            about |= self._about.get(word, 0)
-            says |= self._says.get(word, 0)
-            then |= self._then.get(word, 0)
-        return Called(names, about, says, then)
+            packed |= by_word[word]
+        mask, width = self._mask, self._width
+        return Called(packed & mask, packed >> width & mask, packed >> 2 * width & mask, packed >> 3 * width)
 
     def accepting(self, quantities: Iterable[Quantity | None]) -> int:
         """Return the topics that are numbers of one of the kinds."""
@@ -95,13 +103,15 @@ class TopicIndex:
             yield bit, self._topics[bit.bit_length() - 1]
             bits ^= bit
 
-    def _by_word(self, sought: Sequence[Sequence[Sought]]) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for number, patterns in enumerate(sought):
-            for pattern in patterns:
-                for word in pattern.needs or ("",):
-                    found[word] = found.get(word, 0) | (1 << number)
-        return found
+    def _index_words(self) -> None:
+        for number, topic in enumerate(self._topics):
+            for sort, patterns in enumerate((topic.names, topic.about, topic.says, topic.then)):
+                bit = 1 << (number + sort * self._width)
+                for pattern in patterns:
+                    for word in pattern.needs:
+                        self._by_word[word] = self._by_word.get(word, 0) | bit
+                    if not pattern.needs:
+                        self._always |= bit
 
     def _find_fitting(self, kind: QuantityKind, value: Decimal, per: str, unit: str, is_vague: bool) -> int:
         found = 0

@@ -18,7 +18,7 @@ from guidance_agent.compliance.language import Words
 from guidance_agent.compliance.patterns import Alphabet
 from guidance_agent.compliance.quantities import Quantity
 
-__all__ = ["FigureReading", "FigureSentence", "WrongFigure", "names_in"]
+__all__ = ["FigureReading", "FigureSentence", "NameSpan", "WrongFigure", "names_in"]
 
 _REACH_AFTER = 12
 _REACH_BEFORE = 6
@@ -48,9 +48,36 @@ class FigureSentence:
         """For each token the topics of which it can be the figure."""
 
     @cached_property
+    def any_fitting(self) -> int:
+        """The topics of which any number can be the figure."""
+        found = 0
+        for bits in self.fitting:
+            found |= bits
+        return found
+
+    @cached_property
+    def suspects(self) -> int:
+        """The topics of which a number may be a wrong figure even if the sentence names no time."""
+        index = self.index
+        found = 0
+        for quantity, fitting in zip(self.quantities, self.fitting, strict=True):
+            if fitting and quantity is not None:
+                found |= fitting & ~index.right(quantity, self.on)
+        return found | index.by_birth if self.speaks_of_birth else found
+
+    @property
+    def elliptic(self) -> int:
+        """The topics that a number may be which stands where none need be named again; some more than there are."""
+        is_said_of_it = not {"it", "that"}.isdisjoint(self.here.vocabulary)
+        found = 0
+        for bits in self.fitting if is_said_of_it else self.fitting[:_ELLIPSIS_REACH]:
+            found |= bits
+        return found
+
+    @cached_property
     def speaks_of_birth(self) -> bool:
         """Whether `born` can be anything but None."""
-        return "born" in self.here.vocabulary or (self.before is not None and "born" in self.before.stretch.vocabulary)
+        return "born" in self.here.vocabulary or (self.before is not None and "born" in self.before.vocabulary)
 
     @cached_property
     def speaks_of_other_time(self) -> bool:

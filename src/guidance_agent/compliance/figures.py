@@ -13,12 +13,12 @@ from functools import lru_cache
 from typing import Literal
 
 from guidance_agent.compliance.figure_context import FigureContext
-from guidance_agent.compliance.figure_index import TopicIndex
-from guidance_agent.compliance.figure_readings import FigureReading, FigureSentence, WrongFigure, names_in
+from guidance_agent.compliance.figure_index import NOTHING_CALLED, TopicIndex
+from guidance_agent.compliance.figure_readings import FigureReading, FigureSentence, NameSpan, WrongFigure, names_in
 from guidance_agent.compliance.figure_statements import Statements
 from guidance_agent.compliance.figure_topics import figure_rules
 from guidance_agent.compliance.figure_values import is_value
-from guidance_agent.compliance.language import Words, tokens_of
+from guidance_agent.compliance.language import Words
 from guidance_agent.compliance.quantities import QuantityReader, holds_number
 from guidance_agent.compliance.sums import StatedSum, stated_sums
 from guidance_agent.knowledge.loader import Knowledge
@@ -116,15 +116,13 @@ class FigureChecker:
             for statement, start, end in self._statements.untimely(words, on=on, before=before)
         ]
         if reader is not None:
-            found += self._figures(
-                FigureSentence(reader.read(words.tokens), text, on, before, self._index, self._alphabet)
-            )
+            read = reader.read(words.tokens)
+            if any(read[1]):
+                found += self._figures(FigureSentence(read, text, on, before, self._index, self._alphabet))
         found.sort(key=lambda finding: (finding.start, finding.end))
         return found
 
     def _figures(self, sentence: FigureSentence) -> Iterator[FigureFinding]:
-        if not any(sentence.quantities):
-            return
         sums = list(stated_sums(sentence.marked, sentence.quantities))
         yield from (_wrong_sum(each, each.right, sentence) for each in sums if each.right is not None)
         readings = self._readings(sentence)
@@ -148,29 +146,49 @@ class FigureChecker:
                 break
 
     def _readings(self, sentence: FigureSentence) -> list[FigureReading]:
+        """Return what the sentence says of each figure, unless none of it can be wrong."""
         index, context = self._index, sentence.before
-        called = index.called(sentence.here.vocabulary)
-        called_before = index.called(frozenset() if context is None else context.stretch.vocabulary)
+        fitting = sentence.any_fitting
+        if not fitting:
+            return []
+        called, elliptic = index.called(sentence.here.vocabulary), sentence.elliptic
+        if not fitting & (called.names | called.says | called.then | elliptic):
+            return []
+        suspects = sentence.suspects
+        if context is None:
+            before = NOTHING_CALLED
+        else:
+            # Seldom does what stands before call for anything, and its words without their places tell.
+            before = index.called(context.vocabulary)
+            possible = fitting & (called.any_topic | before.any_topic) & called.collecting(before, elliptic)
+            if not possible or not (possible & suspects or sentence.speaks_of_other_time):
+                return []
+            before = index.called(context.stretch.vocabulary)
         accepting = index.accepting(sentence.quantities)
-        here, there = called.any_topic & accepting, called_before.any_topic & accepting
-        possible = 0
-        for bits in sentence.fitting:
-            possible |= bits
-        possible &= (here | there) & called.collecting(called_before)
+        here, there = called.any_topic & accepting, before.any_topic & accepting
+        possible = fitting & (here | there) & called.collecting(before, elliptic)
         if not possible:
             return []
         spans = names_in((topic for _, topic in index.topics(here & called.names)), sentence.here)
-        readings = []
-        for bits in (possible & here, possible & ~here):
-            for bit, topic in index.topics(bits):
-                reading = FigureReading(topic, bit, sentence)
-                reading.collect(spans)
-                if reading.places:
-                    readings.append(reading)
-        return readings
+        first = self._collected(possible & suspects, sentence, spans)
+        if not any(reading.may_be_wrong for reading in first.values()) and not sentence.speaks_of_other_time:
+            return []
+        found = first | self._collected(possible & ~suspects, sentence, spans)
+        return [found[bit] for bits in (here, ~here) for bit in sorted(found) if bit & bits]
+
+    def _collected(
+        self, topics: int, sentence: FigureSentence, spans: dict[str, list[NameSpan]]
+    ) -> dict[int, FigureReading]:
+        found = {}
+        for bit, topic in self._index.topics(topics):
+            reading = FigureReading(topic, bit, sentence)
+            reading.collect(spans)
+            if reading.places:
+                found[bit] = reading
+        return found
 
     def _read_context(self, before: str) -> FigureContext | None:
-        return FigureContext(Words(tokens_of(before)), self._alphabet) if before else None
+        return FigureContext(before, self._alphabet) if before else None
 
 
 def _wrong_sum(wrong: StatedSum, right: str, sentence: FigureSentence) -> FigureFinding:

@@ -73,6 +73,9 @@ _WORD_NUMBERS = (
     frozenset(_WORDS) | frozenset(_SCALES) | frozenset(_SHARES) | frozenset(_PARTS) | frozenset(_JOINED_PARTS)
 )
 _STARTS = _WORD_NUMBERS | frozenset(_MONTHS) | {"a", "the"}
+_ARTICLES = frozenset(("a", "the"))
+_AFTER_ARTICLE = _WHOLE | frozenset(_SHARES)
+"""Words that an article must have behind it to begin a number."""
 _DIGIT = re.compile(r"\d")
 _LONGEST = 500
 """Tokens that are read; no sentence of a reply is as long."""
@@ -139,7 +142,7 @@ class QuantityReader:
         while place < length:
             token = tokens[place]
             first = token[0]
-            if _may_begin(first):
+            if _may_begin(first) and (first not in _ARTICLES or _text(tokens, place + 1) in _AFTER_ARTICLE):
                 read = _date_at(tokens, place) or _number_at(tokens, place, self._text)
                 end = place + 1 if read is None else read[1]
                 # Zeros may be many before a number ends, and a scale that begins a sentence looks at the other end.
@@ -165,7 +168,9 @@ class QuantityReader:
 
 @lru_cache(maxsize=16_384)
 def _may_begin(word: str) -> bool:
-    return word in _STARTS or word[0].isdigit() or word[0] in "£$€" or "-" in word
+    if word in _STARTS or word[0].isdigit() or word[0] in "£$€":
+        return True
+    return "-" in word and _JOINED_SPAN.fullmatch(word) is not None
 
 
 def _date_at(tokens: Sequence[Token], place: int) -> tuple[Quantity, int] | None:
