@@ -23,14 +23,16 @@ from fitting.network import Training, fit_network, scaled
 from fitting.writing import write_models
 from guidance_agent.compliance.sentence_model import LinearModel, highest_sum
 
+PARTS = 6
+"""Parts of the authors that are left out in turn."""
 CUE_RECALL = 0.96
-DECIDED_FALSE = 0.04
-DECIDED_ORDINARY = 0.003
+DECIDED_FALSE = 0.045
+DECIDED_ORDINARY = 0.0045
 DOUBTED_RECALL = 0.85
 CUE_SHARE = 0.3
 """How much the cue's score counts beside the network's."""
 CUE_WORTH = {"breach": 1.0, "permitted": 0.07, "ordinary": 10.0}
-BREACH_WORTH = {"breach": 1.0, "permitted": 1.0, "ordinary": 3.0}
+BREACH_WORTH = {"breach": 1.0, "permitted": 1.0, "ordinary": 5.0}
 
 
 class Sentences:
@@ -74,9 +76,9 @@ def of_other_authors(all_: Sentences) -> tuple[np.ndarray, np.ndarray]:
     replies = sorted(set(all_.authors) - set(authors))
     cues, breaches = np.zeros(len(all_.text)), np.zeros(len(all_.text))
     worth = all_.worth(BREACH_WORTH)
-    for number, author in enumerate(authors):
-        left_out = {author, *replies[number :: len(authors)]}
-        apart = np.isin(all_.authors, list(left_out))[all_.text]
+    for number in range(PARTS):
+        left_out = [*authors[number::PARTS], *replies[number::PARTS]]
+        apart = np.isin(all_.authors, left_out)[all_.text]
         cue = all_.cue(apart)
         places = np.flatnonzero(apart)
         written = [all_.written.words[place] for place in places.tolist()]
@@ -85,7 +87,7 @@ def of_other_authors(all_: Sentences) -> tuple[np.ndarray, np.ndarray]:
         network = fit_network(all_.rows[counted], all_.labels[counted], worth[counted], Training())
         ends = np.array([cue.score(words) for words in written])
         breaches[places] = network.score(all_.rows[places]) + CUE_SHARE * ends
-        say(f"  without {author}: {len(places)} sentences apart")
+        say(f"  without {', '.join(left_out)}: {len(places)} sentences apart")
     return all_.worst(cues), all_.worst(breaches)
 
 

@@ -57,7 +57,7 @@ def read_labelled() -> Iterator[Labelled]:
     replies = (LABELLED / "ordinary_development.jsonl").read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(replies):
         for sentence in sentences_of(json.loads(line)["reply"]):
-            yield Labelled(sentences=(sentence,), kind="ordinary", check="", author=f"replies {number % 10}")
+            yield Labelled(sentences=(sentence,), kind="ordinary", check="", author=f"replies {number % 12}")
 
 
 def sentences_of(text: str) -> list[str]:

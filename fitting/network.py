@@ -21,7 +21,7 @@ class Training:
 
     networks: int = 3
     hidden: int = 8
-    rounds: int = 10
+    rounds: int = 12
     step: float = 0.12
     batch: int = 32
     left_out: float = 0.3
