@@ -20,6 +20,10 @@ from guidance_agent.knowledge.loader import Knowledge
 __all__ = ["DatedRules", "GateRules"]
 
 
+SURE = 0.9
+"""From this score on a figure is wrong without anybody being asked; below it what it belongs to is a guess."""
+
+
 class GateRules:
     """All rules of the gate, built once for a knowledge base. Building reads files and takes a moment."""
 
@@ -56,8 +60,9 @@ class DatedRules:
         wrong = self._figures.check(words, text, on=self._day, before=self._figures.context(before))
         if not wrong:
             return verdict
+        is_sure = verdict.decision == "breach" or any(finding.score >= SURE for finding in wrong)
         return SentenceVerdict(
-            decision="breach",
+            decision="breach" if is_sure else "undecided",
             cued=True,
             score=max(verdict.score, *(finding.score for finding in wrong)),
             findings=tuple(sorted((*verdict.findings, *map(_finding, wrong)), key=lambda each: (each.start, each.end))),

@@ -60,6 +60,8 @@ def _spelling(raw: str) -> tuple[str, ...]:
     if _NOT_ASCII.search(word):
         word = unicodedata.normalize("NFKD", _STRIP.sub("", word).replace("’", "'").replace("ʼ", "'"))
         word = _STRIP.sub("", word).translate(_LOOKALIKES)
+    if not word:
+        return ()
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     found = _CLITICS.match(word)

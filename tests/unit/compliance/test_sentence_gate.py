@@ -97,6 +97,12 @@ def test_a_steer_is_withheld_and_replaced_in_its_place() -> None:
     assert "whole pot" not in first + withheld.replacement + rest
 
 
+@pytest.mark.parametrize("nothing", ["\u115f", "\u200b", "\u3164", "\U000e0041", "\u0301"])
+def test_letters_that_are_none_are_no_words(nothing: str) -> None:
+    released, _ = passed([f"{nothing} A pension {nothing} is paid monthly{nothing}. {nothing}"])
+    assert "".join(map(written, released)) == f"{nothing} A pension {nothing} is paid monthly{nothing}. {nothing}"
+
+
 def test_text_without_a_cue_is_never_kept_back_by_more_than_a_word() -> None:
     text = "A pension provider sends a statement once a year, and it shows charges in pounds. The law says so."
     gate = SentenceGate(sentence_rules(), load_policy())
