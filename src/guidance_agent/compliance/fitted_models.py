@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from guidance_agent.compliance.sentence_features import WordKinds, load_word_kinds
-from guidance_agent.compliance.sentence_model import LinearModel, features_by_word
+from guidance_agent.compliance.sentence_features import load_word_kinds
+from guidance_agent.compliance.sentence_model import LinearModel
 
 __all__ = ["BreachNetwork", "FittedModels", "load_models"]
 
@@ -34,34 +34,33 @@ class BreachNetwork:
         vectors: One row of whole numbers for each feature; `steps` says what one is worth in each column.
     """
 
-    def __init__(self, stored: Mapping[str, Any], vectors: np.ndarray, kinds: WordKinds) -> None:
+    def __init__(self, stored: Mapping[str, Any], vectors: np.ndarray) -> None:
         self._places = {name: place for place, name in enumerate(stored["features"])}
         self._vectors = vectors
         self._steps = np.array(stored["steps"])
         self._hidden_bias = np.array(stored["hidden_bias"])
         self._weights = np.array(stored["weights"])
         self._bias = float(stored["bias"])
-        self._kinds = kinds
 
-    def score(self, words: Sequence[str]) -> tuple[float, list[float]]:
-        """Return the score of a sentence and the share of each word in it."""
-        by_word = features_by_word(words, self._kinds)
-        features = {feature for added in by_word for feature in added}
-        if not features:
-            return self._bias, []
-        scale = self._steps * (_LENGTH / np.sqrt(len(features)))
-        known = [place for feature in features if (place := self._places.get(feature)) is not None]
-        before = self._vectors[known].sum(axis=0, dtype=np.int64) * scale + self._hidden_bias
+    def score(self, by_word: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
+        """Return the score of a sentence and the share of each word in it.
+
+        Args:
+            by_word: The features that each word adds. Only those that the network knows count, as when it was fitted.
+        """
+        found = self._places.get
+        places = [[place for feature in added if (place := found(feature)) is not None] for added in by_word]
+        known = list({place for added in places for place in added})
+        if not known:
+            return self._bias, [0.0 for _ in by_word]
+        scale = self._steps * (_LENGTH / np.sqrt(len(known)))
+        vectors = self._vectors[known]
+        before = vectors.sum(axis=0, dtype=np.int64) * scale + self._hidden_bias
         active = before > 0
         score = float(before[active] @ self._weights[active]) + self._bias
-        direction = np.where(active, self._weights, 0.0) * scale
-        worth = self._vectors[known] @ direction
+        worth = vectors @ (np.where(active, self._weights, 0.0) * scale)
         left = dict(zip(known, worth.tolist(), strict=True))
-        shares = []
-        for added in by_word:
-            places = [place for feature in added if (place := self._places.get(feature)) is not None]
-            shares.append(sum([left.pop(place, 0.0) for place in places]))
-        return score, shares
+        return score, [sum([left.pop(place, 0.0) for place in added]) for added in places]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +84,17 @@ class FittedModels:
     doubt_from: float
     checks: Mapping[str, LinearModel]
 
+    def check_of(self, by_word: Sequence[Sequence[str]]) -> str:
+        """Return the check that a breach with these features belongs to."""
+        features = [feature for added in by_word for feature in added]
+
+        def score(name: str) -> float:
+            model = self.checks[name]
+            weight = model.weights.get
+            return model.bias + sum([weight(feature, 0.0) for feature in features])
+
+        return max(self.checks, key=score)
+
 
 @lru_cache(maxsize=1)
 def load_models() -> FittedModels:
@@ -100,7 +110,7 @@ def load_models() -> FittedModels:
         cue=linear["cue"],
         cue_from=thresholds["cue"],
         cue_share=thresholds["cue_share"],
-        breach=BreachNetwork(stored["network"], vectors, kinds),
+        breach=BreachNetwork(stored["network"], vectors),
         breach_from=thresholds["breach"],
         doubt_from=thresholds["doubt"],
         checks={name.removeprefix("check:"): model for name, model in linear.items() if name.startswith("check:")},

@@ -16,8 +16,8 @@ from guidance_agent.compliance.clauses import CLAUSE_MARKS
 from guidance_agent.compliance.fitted_models import FittedModels
 from guidance_agent.compliance.judging_rules import CueReader
 from guidance_agent.compliance.language import Token, Words
-from guidance_agent.compliance.sentence_features import shape_of, spoken
-from guidance_agent.compliance.sentence_model import RunningScore, slack
+from guidance_agent.compliance.sentence_features import load_word_kinds, shape_of, spoken
+from guidance_agent.compliance.sentence_model import RunningScore, features_by_word, slack
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
 from guidance_agent.core.shipped import read_shipped
 
@@ -44,13 +44,13 @@ class FittedRules:
     def judge(self, words: Words, text: str, before: str) -> SentenceVerdict:
         models = self._models
         said = spoken(words.tokens)
-        plain = [word for word, _ in said]
-        score, shares = models.breach.score(plain)
+        by_word = features_by_word([word for word, _ in said], load_word_kinds())
+        score, shares = models.breach.score(by_word)
         score += models.cue_share * models.cue.score(filter(None, map(shape_of, words.texts)))
         if score < models.doubt_from or not said:
             return _NOTHING_FOUND
         is_breach = score >= models.breach_from
-        check = max(models.checks, key=lambda name: models.checks[name].score(plain))
+        check = models.check_of(by_word)
         first, last = _strongest(shares)
         start, end = words.stretch(said[first][1], said[last][1] + 1)
         likelihood = round(1 / (1 + math.exp(-score)), 3)

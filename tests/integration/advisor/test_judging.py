@@ -28,7 +28,9 @@ from guidance_agent.compliance.corrections import correction_wording
 from guidance_agent.compliance.verdict import Verdict
 from guidance_agent.core.schema import corrections, reviews, turns, verdicts
 from guidance_agent.errors import ModelTimeoutError, PermissionDeniedError, UnknownTurnError
+from guidance_agent.provider_simulator import ProviderSimulator
 from tests.integration.advisor.scripted_judge import ScriptedJudge, judging, verdict_on
+from tests.integration.advisor.wiring import endless
 
 WITHIN = 15.0
 
@@ -105,20 +107,21 @@ async def test_the_judge_is_told_what_was_said_before_and_to_whom(
 
 
 async def test_a_turn_that_was_left_early_is_judged_on_what_was_delivered(
-    runtime: Runtime, advisor: AdvisorAgent, janet: CustomerProfile
+    wired_runtime: Runtime, wired: AdvisorAgent, simulator: ProviderSimulator, wire: str, janet: CustomerProfile
 ) -> None:
+    endless(simulator, wire)
     shown = ""
-    async with advisor.consult(janet, use_reasoning=False) as turn:
+    async with wired.consult(janet, use_reasoning=False) as turn:
         async for event in turn:
             if type(event) is TextDelta:
                 shown = event.text
                 break
     judge = ScriptedJudge()
-    async with judging(runtime, judge) as dispatcher:
+    async with judging(wired_runtime, judge) as dispatcher:
         await dispatcher.drain()
     assert judge.texts == [shown]
     assert judge.asked[0]["complete"] is False
-    assert await advisor.verdict(turn.turn_id) is not None
+    assert await wired.verdict(turn.turn_id) is not None
 
 
 async def test_a_failed_verdict_corrects_the_words_that_failed_and_calls_a_person(

@@ -103,7 +103,7 @@ def test_errors_come_out_of_the_iterator_with_their_own_type(far: Settings) -> N
 
 async def test_it_works_inside_a_running_loop_and_refuses_an_open_advisor(far: Settings) -> None:
     closed = AdvisorAgent(settings=far)
-    assert len(closed.provide_guidance_sync(asks("c"), use_reasoning=False)) > PIECES
+    assert len("".join(closed.stream_sync(asks("c"), use_reasoning=False))) > PIECES
     async with AdvisorAgent(settings=far) as advisor:
         with pytest.raises(ConfigurationError):
             advisor.stream_sync(asks("c"))
@@ -112,7 +112,7 @@ async def test_it_works_inside_a_running_loop_and_refuses_an_open_advisor(far: S
 def test_the_same_advisor_answers_again_and_an_iterator_that_never_began_costs_nothing(far: Settings) -> None:
     advisor = AdvisorAgent(settings=far)
     unused = advisor.stream_sync(asks("never"))
-    first = advisor.provide_guidance_sync(asks("a"), use_reasoning=False)
-    assert advisor.provide_guidance_sync(asks("b"), use_reasoning=False) == first
+    first = "".join(advisor.stream_sync(asks("a"), use_reasoning=False))
+    assert "".join(advisor.stream_sync(asks("b"), use_reasoning=False)) == first
     del unused
     assert asyncio.run(_states(far)) == ["completed", "completed"]

@@ -165,7 +165,7 @@ def test_leaving_a_sync_iterator_closes_the_socket_before_it_returns(
                 raise LookupError
         del items
     gc.collect()
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0  # the answer itself goes on for a minute
     assert [call.outcome for call in calls] == ["closed_early"]
     assert sync_threads() == []
     assert far.wait_for(1)[-1]["client_closed_at"] is not None
