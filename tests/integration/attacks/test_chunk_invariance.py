@@ -51,10 +51,12 @@ async def outcome(runtime: Runtime, advisor: AdvisorAgent, customer_id: str) -> 
     return Outcome(done.text, done.finish_reason, done.usage.output_tokens, done.usage.total_input_tokens)
 
 
-async def outcomes(settings: SimulatorSettings, wire: str, data_dir: Path, scripts: list[Script]) -> list[Outcome]:
+async def outcomes(
+    settings: SimulatorSettings, wire: str, data_dir: Path, scripts: list[Script], **more: object
+) -> list[Outcome]:
     async with (
         ProviderSimulator(settings) as simulator,
-        Runtime(wired_settings(simulator, wire, data_dir), environ={}) as runtime,
+        Runtime(wired_settings(simulator, wire, data_dir, **more), environ={}) as runtime,
         AdvisorAgent(runtime=runtime) as advisor,
     ):
         found = []
@@ -103,6 +105,7 @@ async def test_reasoning_in_the_text_is_not_shown_and_no_other_text_is_lost(wire
         wire,
         tmp_path / "data",
         [Script(text=text) for text in TEXTS.values()],
+        gate={"mode": "off", "closing": False},
     )
     texts = dict(zip(names, (one.text for one in found), strict=True))
     assert texts.pop("reasoning_tags") == TEXTS["reasoning_tags"].partition("</think>")[2]
