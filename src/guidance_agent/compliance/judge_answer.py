@@ -64,8 +64,6 @@ def _contradictions(answer: JudgeAnswer) -> Iterator[str]:
                 yield from _against_a_fail(judged)
             case "pass":
                 yield from _against_a_pass(judged)
-            case _:
-                pass
     answered = [judged.check for judged in answer.checks if judged.status != "fail"]
     for check in seen:
         if answered.count(check) > 1:

@@ -25,7 +25,7 @@ from functools import lru_cache
 
 from guidance_agent.errors import ConfigurationError
 
-__all__ = ["Alphabet", "Lexicon", "PatternError", "ending_words", "literals", "needed_words", "translate_pattern"]
+__all__ = ["Alphabet", "Lexicon", "PatternError", "literals", "needed_words", "translate_pattern"]
 
 Lexicon = Mapping[str, Sequence[str]]
 
@@ -201,28 +201,6 @@ def needed_words(pattern: str, lexicon: Lexicon) -> frozenset[str]:
     if not choices:
         raise PatternError(f"The pattern {pattern!r} needs at least one word that must occur. Add one.")
     return min(choices, key=lambda words: (len(words & _COMMON), len(words)))
-
-
-def ending_words(pattern: str, lexicon: Lexicon) -> frozenset[str]:
-    """Return the words with which a match can end; empty when it can end with any.
-
-    Raises:
-        PatternError: the pattern ends with a gap, an optional element or a word that is only begun.
-    """
-    elements = [element for element in _ELEMENT.findall(pattern) if element != "$" and not element.startswith("!")]
-    return _last_words(elements, lexicon, pattern)
-
-
-def _last_words(elements: Sequence[str], lexicon: Lexicon, pattern: str) -> frozenset[str]:
-    last = elements[-1]
-    if last == ")":
-        start = _opening(elements, len(elements) - 1)
-        branches = _branches(elements[start + 1 : -1])
-        return frozenset().union(*(_last_words(branch, lexicon, pattern) for branch in branches))
-    words = _words_of(last, lexicon, last=True)
-    if words is None:
-        raise PatternError(f"The pattern {pattern!r} must end with words, not with {last!r}.")
-    return words
 
 
 def _necessary(elements: Sequence[str], lexicon: Lexicon, pattern: str) -> list[frozenset[str]]:

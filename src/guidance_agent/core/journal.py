@@ -303,7 +303,7 @@ def _is_about_data(error: Exception) -> bool:
     """Whether an error is about what was to be written, and not about the place where it is written."""
     if isinstance(error, sa.exc.DBAPIError):
         return isinstance(error, sa.exc.IntegrityError | sa.exc.DataError)
-    return isinstance(error, sa.exc.StatementError | ValueError | TypeError | AttributeError | OverflowError)
+    return isinstance(error, sa.exc.StatementError | ValueError | TypeError | OverflowError)
 
 
 # Statements are built once: building one costs more than running it.

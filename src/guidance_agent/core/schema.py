@@ -47,6 +47,8 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
+        if not isinstance(value, datetime):
+            raise TypeError(f"what was to be stored is no time: {value!r}")
         if value.tzinfo is None:
             raise ValueError(f"a time without a time zone was to be stored: {value!r}")
         return value.astimezone(UTC)
