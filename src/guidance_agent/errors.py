@@ -40,6 +40,8 @@
     │       └── LeaseLostError
     ├── GuidanceNotCompliantError     no version of an answer passed its checks
     ├── FileWriteError                a stream's text cannot be written to its file
+    ├── PhoenixError                  the local Phoenix server cannot be installed, started or stopped
+    │   └── PhoenixNotInstalledError
     └── TurnEndedError                the turn was ended while the caller was away
         └── IdleConsumerError
 
@@ -79,6 +81,8 @@ __all__ = [
     "ModelTimeoutError",
     "NoQuestionError",
     "PermissionDeniedError",
+    "PhoenixError",
+    "PhoenixNotInstalledError",
     "PromptTooLongError",
     "ProviderUnavailableError",
     "ProviderUnreachableError",
@@ -380,6 +384,14 @@ class FileWriteError(GuidanceAgentError):
     def __init__(self, message: str, *, partial: Path | None = None) -> None:
         super().__init__(message)
         self.partial = partial
+
+
+class PhoenixError(GuidanceAgentError):
+    """Raised when the local Phoenix server cannot be installed, started, confined or stopped."""
+
+
+class PhoenixNotInstalledError(PhoenixError):
+    """Raised when the local Phoenix server is wanted and its environment is missing or of another list."""
 
 
 class TurnEndedError(GuidanceAgentError):

@@ -4,8 +4,8 @@
 |---|---|
 | 0 | done |
 | 1 | a defect of the program |
-| 2 | the command line, the question or the customer cannot be used |
-| 3 | settings, keys or models do not work together |
+| 2 | the command line, the question or the customer cannot be used; Phoenix is not installed |
+| 3 | settings, keys or models do not work together; Phoenix does not run |
 | 4 | a provider, or the way to it, failed |
 | 5 | the records cannot be read or written |
 | 130 | interrupted by Ctrl-C or SIGTERM |
@@ -15,7 +15,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from guidance_agent.errors import ConfigurationError, GuidanceAgentError, InputError, ModelError, StorageError
+from guidance_agent.errors import (
+    ConfigurationError,
+    GuidanceAgentError,
+    InputError,
+    ModelError,
+    PhoenixError,
+    PhoenixNotInstalledError,
+    StorageError,
+)
 
 __all__ = ["ExitCode", "exit_code_of"]
 
@@ -37,6 +45,8 @@ _CODES: tuple[tuple[type[GuidanceAgentError], ExitCode], ...] = (
     (ConfigurationError, ExitCode.CONFIGURATION),
     (ModelError, ExitCode.MODEL),
     (StorageError, ExitCode.STORAGE),
+    (PhoenixNotInstalledError, ExitCode.USAGE),
+    (PhoenixError, ExitCode.CONFIGURATION),
 )
 
 
