@@ -31,6 +31,7 @@ __all__ = [
     "reviews",
     "rule_releases",
     "rules",
+    "span_annotations",
     "turn_events",
     "turns",
     "verdicts",
@@ -151,6 +152,7 @@ turns = sa.Table(
     sa.Column("context", sa.JSON, nullable=False),
     sa.Column("timing", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("traceparent", sa.String(64), nullable=True),
+    sa.Column("answer_span_id", sa.String(16), nullable=True),
     sa.UniqueConstraint("consultation_id", "ordinal"),
     sa.Index("ix_turns_state_lease", "state", "lease_until"),
     sa.Index("ix_turns_judgement", "judgement", "ended_at"),
@@ -350,6 +352,31 @@ reviews = sa.Table(
     sa.Column("decided_at", UtcDateTime, nullable=True),
     sa.UniqueConstraint("turn_id", "cause"),
     sa.Index("ix_reviews_status", "status", "opened_at"),
+)
+
+span_annotations = sa.Table(
+    "span_annotations",
+    metadata,
+    _id(),
+    sa.Column("turn_id", sa.ForeignKey("turns.id"), nullable=False),
+    sa.Column("verdict_id", sa.ForeignKey("verdicts.id"), nullable=True),
+    sa.Column("trace_id", sa.String(32), nullable=False),
+    sa.Column("span_id", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("annotator_kind", sa.String(16), nullable=False),
+    sa.Column("label", sa.String(32), nullable=False),
+    sa.Column("score", sa.Float, nullable=True),
+    sa.Column("explanation", StoredText, nullable=True),
+    sa.Column("details", sa.JSON, nullable=False),
+    sa.Column("identifier", sa.String(128), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_attempt", sa.Float, nullable=False),
+    sa.Column("sent_at", UtcDateTime, nullable=True),
+    sa.Column("error", StoredText, nullable=True),
+    sa.UniqueConstraint("turn_id", "name", "identifier"),
+    sa.Index("ix_span_annotations_unsent", "sent_at", "next_attempt"),
 )
 
 worker_slots = sa.Table(
