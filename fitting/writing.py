@@ -24,7 +24,7 @@ SMALLEST_VECTOR = 0.06
 def write_models(
     linear: Mapping[str, Any], network: Network, names: Sequence[str], thresholds: Mapping[str, float]
 ) -> str:
-    """Write both files and return a line about them; vectors are kept as whole numbers from -127 to 127."""
+    """Write the files and return a line about them; vectors are kept as whole numbers from -127 to 127."""
     kept = np.linalg.norm(network.vectors, axis=1) >= SMALLEST_VECTOR
     vectors = network.vectors[kept]
     steps = np.maximum(np.abs(vectors).max(axis=0), 1e-6) / 127
@@ -48,5 +48,6 @@ def write_models(
     array = io.BytesIO()
     np.save(array, whole)
     (FOLDER / "vectors.npy.gz").write_bytes(gzip.compress(array.getvalue(), 9, mtime=0))
+    (FOLDER / "version.txt").write_text(f"{content['version']}\n", encoding="ascii")
     sizes = " and ".join(f"{path.stat().st_size // 1024} KiB" for path in sorted(FOLDER.glob("*.gz")))
     return f"{len(whole)} features, {sizes}, version {content['version']}"

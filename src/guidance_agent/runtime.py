@@ -109,7 +109,7 @@ class Runtime:
         async with contextlib.AsyncExitStack() as stack:
             await self._open_records(stack)
             await self._open_models(stack)
-            await self._open_knowledge()
+            await self._open_knowledge(stack)
             await self._open_judges()
             await self._open_background(stack)
             self._stack = stack.pop_all()
@@ -201,7 +201,7 @@ class Runtime:
         local = own.model_copy(update=address)
         self.settings = self.settings.model_copy(update={"providers": {**self.settings.providers, provider: local}})
 
-    async def _open_knowledge(self) -> None:
+    async def _open_knowledge(self, stack: contextlib.AsyncExitStack) -> None:
         from guidance_agent.compliance.gatekeeper import Gatekeeper
         from guidance_agent.core.memory import MemoryStream
         from guidance_agent.knowledge.loader import load_knowledge
@@ -210,6 +210,10 @@ class Runtime:
 
         self.knowledge = await asyncio.to_thread(load_knowledge, self.settings.knowledge_dir)
         self.gates = await asyncio.to_thread(Gatekeeper, self.settings.gate, self.knowledge)
+        stack.push_async_callback(self.gates.aclose)
+        if self.settings.knowledge_dir is not None:
+            # Facts of somebody else's may lack what the rules need, which is told before the first answer.
+            await self.gates.ready()
         embedder: Embedder = HashedEmbedder()
         if self.settings.embedding_model is not None:
             provider = ProviderEmbedder(self.gateway, self.settings.embedding_model)

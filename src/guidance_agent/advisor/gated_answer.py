@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
@@ -79,17 +79,19 @@ class AnswerSink(Protocol):
 
 
 class AnswerGate(NamedTuple):
-    """The gate of one answer, and what it goes by.
+    """What makes the gate of one answer, and what it goes by.
 
     Attributes:
-        gate: The gate.
+        prepare: Begins to read what a gate takes, in a thread.
+        make: Makes the gate once that has been read.
         policy_version: Fingerprint of its rules and policy.
         asker: Answers its questions; None where it asks none.
         deadline: Seconds for an answer.
         adds_closing: Whether the closing material is added where the answer lacks it.
     """
 
-    gate: TextGate
+    prepare: Callable[[], None]
+    make: Callable[[], Awaitable[TextGate]]
     policy_version: str
     asker: SentenceAsker | None
     deadline: float
@@ -100,11 +102,14 @@ class GatedAnswer:
     """Takes the model's text and gives the outbox, or a draft, what may be shown.
 
     An async context manager that owns its questions. Leaving it drops those that are open; what they hold stays held.
+    The gate is made when there is text for it: its rules are read while the model thinks.
     """
 
     def __init__(self, answer_gate: AnswerGate, outbox: AnswerSink, now: Callable[[], datetime]) -> None:
         self._settings = answer_gate
-        self._gate = answer_gate.gate
+        self._gate: TextGate | None = None
+        self._unread = ""
+        """What came before there was a gate."""
         self._outbox = outbox
         self._now = now
         self._actions = 0
@@ -114,6 +119,7 @@ class GatedAnswer:
         self._slots = asyncio.Semaphore(ASKED_AT_ONCE)
 
     async def __aenter__(self) -> Self:
+        self._settings.prepare()
         return self
 
     async def __aexit__(
@@ -126,20 +132,28 @@ class GatedAnswer:
     @property
     def stopped(self) -> bool:
         """Whether the gate has ended the answer."""
-        return self._gate.stopped
+        return self._gate is not None and self._gate.stopped
 
     async def pass_through(self, text: str) -> None:
-        """Take the next piece of the model's text, and wait while too much of it waits for answers."""
+        """Take the next piece of the model's text, and wait while too much of it waits for answers.
+
+        Raises:
+            ConfigurationError, KnowledgeError: when there can be no gate; nothing of the text is shown.
+        """
+        gate = await self._opened()
         self.feed(text[:AT_ONCE])
         for start in range(AT_ONCE, len(text), AT_ONCE):
             # Other turns go on while a long piece is read.
             await asyncio.sleep(0)
             self.feed(text[start : start + AT_ONCE])
-        while self._gate.queued >= READ_AHEAD and self._tasks and not self.stopped:
+        while gate.queued >= READ_AHEAD and self._tasks and not self.stopped:
             await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
 
     def feed(self, text: str) -> None:
-        """Take the next piece of the model's text at once."""
+        """Take the next piece of the model's text at once; where there is no gate yet, it waits for one."""
+        if self._gate is None:
+            self._unread += text
+            return
         self._release(self._gate.feed(text))
         self._ask_what_came_up()
 
@@ -149,16 +163,23 @@ class GatedAnswer:
         Args:
             ask: Whether the last sentence is whole, so that a question about it is worth asking.
         """
-        self._release(self._gate.finish(ask=ask))
+        gate = await self._opened()
+        self._release(gate.finish(ask=ask))
         self._ask_what_came_up()
         while self._tasks and not self.stopped:
             await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
 
     def decide_rest(self) -> None:
-        """Decide what is held by the rules as it stands, without waiting for anybody."""
-        self._release(self._gate.finish())
+        """Decide what is held by the rules as it stands, without waiting for anybody.
+
+        What has not come to a gate by then is not shown.
+        """
+        gate = self._gate
+        if gate is None:
+            return
+        self._release(gate.finish())
         for number in self._drop_questions():
-            self._release(self._gate.answer(number, None))
+            self._release(gate.answer(number, None))
 
     def add_closing(self, *, is_whole: bool, has_failed: bool) -> None:
         """Add the closing material that is due.
@@ -181,13 +202,21 @@ class GatedAnswer:
         Args:
             at: Length of the released text.
         """
-        held = self._gate.held
+        held = "" if self._gate is None else self._gate.held
         return self._row("never_shown", at, at, withheld=held) if held else None
+
+    async def _opened(self) -> TextGate:
+        """Return the gate, made now if there was none."""
+        if self._gate is None:
+            self._gate = await self._settings.make()
+            unread, self._unread = self._unread, ""
+            self.feed(unread)
+        return self._gate
 
     # Questions
 
     def _ask_what_came_up(self) -> None:
-        for question in self._gate.questions():
+        for question in () if self._gate is None else self._gate.questions():
             task = asyncio.create_task(self._ask(question), name=f"gate question {question.number}")
             self._tasks[question.number] = task
 
@@ -204,7 +233,7 @@ class GatedAnswer:
             )
         except Exception:
             _logger.exception("asking about a sentence failed unexpectedly: turn=%s", self._outbox.turn_id)
-        if self._tasks.pop(question.number, None) is not None:
+        if self._tasks.pop(question.number, None) is not None and self._gate is not None:
             self._release(self._gate.answer(question.number, answer))
 
     async def _answer_of(self, question: Question) -> Literal["breach", "permitted"] | None:

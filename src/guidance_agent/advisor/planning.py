@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from guidance_agent.advisor.consultations import OpenConsultation
     from guidance_agent.advisor.services import AdvisorServices
+    from guidance_agent.compliance.gate import TextGate
     from guidance_agent.compliance.verdict import Verdict
     from guidance_agent.retrieval.retriever import Retrieved
 
@@ -180,8 +181,14 @@ async def plan_turn(
 
 def _gate(services: AdvisorServices, question: str, today: date) -> AnswerGate:
     settings, asker = services.settings.gate, services.sentence_judge
+
+    async def make() -> TextGate:
+        await services.gates.ready()
+        return services.gates.gate(today, question=question, asks=asker is not None)
+
     return AnswerGate(
-        gate=services.gates.gate(today, question=question, asks=asker is not None),
+        prepare=services.gates.begin,
+        make=make,
         policy_version=services.gates.policy_version,
         asker=asker,
         deadline=settings.deadline,

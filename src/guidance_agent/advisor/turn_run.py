@@ -83,7 +83,7 @@ class TurnPlan:
         transcript: Fingerprint of the consultation's transcript before this turn.
         reasoning: The request for the private notes; None for none.
         answer: Makes the request for the answer from the notes.
-        gate: Makes the gate of an answer.
+        gate: Says how the gate of an answer is made.
         candidates: What it takes to judge and refine the answer before it is shown.
         memory_row: Makes the row of the memory that the turn leaves behind from the time of its end.
         started: Monotonic time of the call.

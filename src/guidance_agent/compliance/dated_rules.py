@@ -13,6 +13,7 @@ from guidance_agent.compliance.figures import FigureChecker, FigureFinding
 from guidance_agent.compliance.judging_rules import CueReader, SentenceRules
 from guidance_agent.compliance.language import Token, Words
 from guidance_agent.compliance.quantities import QuantityReader, holds_number
+from guidance_agent.compliance.rules_version import gate_rules_version
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
 from guidance_agent.compliance.standard_rules import sentence_rules
 from guidance_agent.knowledge.loader import Knowledge
@@ -30,7 +31,7 @@ class GateRules:
     def __init__(self, knowledge: Knowledge, sentences: SentenceRules | None = None) -> None:
         self._sentences = sentence_rules() if sentences is None else sentences
         self._figures = FigureChecker(knowledge)
-        self.version = f"{self._sentences.version}-{knowledge.version}"
+        self.version = gate_rules_version(self._sentences.version, knowledge)
 
     def on(self, day: date) -> DatedRules:
         """Return the rules of a day."""
