@@ -102,7 +102,7 @@ def scrubbed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     answer and the requests for it. Tests of the closing and of the asking switch them on.
     """
     for name in list(os.environ):
-        if name.startswith("GUIDANCE_") or name.endswith(_PROVIDER_VARIABLES):
+        if name.startswith(("GUIDANCE_", "OTEL_", "PHOENIX_")) or name.endswith(_PROVIDER_VARIABLES):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("GUIDANCE_GATE__CLOSING", "off")

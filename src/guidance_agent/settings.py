@@ -31,9 +31,12 @@ __all__ = [
     "Settings",
     "SimulatorMode",
     "TimeoutSettings",
+    "TraceSettings",
+    "TracingMode",
 ]
 
 SimulatorMode = Literal["realistic", "instant"]
+TracingMode = Literal["auto", "on", "off", "console"]
 
 OPERATIONS = ("completion", "doctor", "embedding", "gate", "guidance", "importance", "judge", "reasoning", "refinement")
 """What the package asks models for; each may have settings of its own under `operations`."""
@@ -141,6 +144,21 @@ class ResponseCacheSettings(_Section):
     max_entries: int = Field(default=10_000, ge=1)
 
 
+class TraceSettings(_Section):
+    """What spans say and where they go; whether there are any is `tracing`."""
+
+    endpoint: str | None = None
+    """The collector, such as `http://127.0.0.1:6006`; None takes the variables of OpenTelemetry and Phoenix."""
+    project: str | None = None
+    """Phoenix project; None is `PHOENIX_PROJECT_NAME`, or `guidance-agent`."""
+    redact: bool = True
+    """Whether personal data is taken out of what leaves the process; only for trusted systems to be switched off."""
+    amounts: Literal["keep", "round", "hide"] = "keep"
+    """What redaction does about amounts of money."""
+    user_key: SecretStr | None = None
+    """Key of the hash that stands for a customer's id; None is one that the data folder keeps."""
+
+
 def _known_operations(operations: dict[str, OperationSettings]) -> dict[str, OperationSettings]:
     for name in operations:
         if name not in OPERATIONS:
@@ -218,6 +236,9 @@ class Settings(BaseSettings):
     simulator_seed: int = 7
     config: Path | None = None
     """Read from `GUIDANCE_CONFIG`; the file these settings came from, if it was named there."""
+    tracing: TracingMode = "auto"
+    """Whether spans leave: `auto` where a collector is set up or a local Phoenix runs; `console` as lines."""
+    trace: TraceSettings = TraceSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     retry: RetrySettings = RetrySettings()
     response_cache: ResponseCacheSettings = ResponseCacheSettings()

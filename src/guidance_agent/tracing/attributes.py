@@ -1,0 +1,138 @@
+"""The names of what spans carry.
+
+Three families stand beside each other: OpenInference, which Phoenix reads; `gen_ai.*` of OpenTelemetry, which other
+back ends read; and our own under `guidance.`. The first two are written out here, because their packages are imported
+when the first spans leave and not before; a test holds them against the packages.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["GUIDANCE", "OPERATION_KINDS", "document", "input_message", "metadata", "output_message"]
+
+# OpenInference
+
+SPAN_KIND: Final = "openinference.span.kind"
+SESSION_ID: Final = "session.id"
+USER_ID: Final = "user.id"
+AGENT_NAME: Final = "agent.name"
+INPUT_VALUE: Final = "input.value"
+INPUT_MIME_TYPE: Final = "input.mime_type"
+OUTPUT_VALUE: Final = "output.value"
+OUTPUT_MIME_TYPE: Final = "output.mime_type"
+TEXT: Final = "text/plain"
+LLM_MODEL_NAME: Final = "llm.model_name"
+LLM_PROVIDER: Final = "llm.provider"
+LLM_INVOCATION_PARAMETERS: Final = "llm.invocation_parameters"
+LLM_FINISH_REASON: Final = "llm.finish_reason"
+LLM_INPUT_MESSAGES: Final = "llm.input_messages"
+LLM_OUTPUT_MESSAGES: Final = "llm.output_messages"
+LLM_TOKENS_PROMPT: Final = "llm.token_count.prompt"
+LLM_TOKENS_COMPLETION: Final = "llm.token_count.completion"
+LLM_TOKENS_TOTAL: Final = "llm.token_count.total"
+LLM_TOKENS_CACHE_READ: Final = "llm.token_count.prompt_details.cache_read"
+LLM_TOKENS_CACHE_WRITE: Final = "llm.token_count.prompt_details.cache_write"
+LLM_TOKENS_REASONING: Final = "llm.token_count.completion_details.reasoning"
+LLM_COST_TOTAL: Final = "llm.cost.total"
+EMBEDDING_MODEL_NAME: Final = "embedding.model_name"
+RETRIEVAL_DOCUMENTS: Final = "retrieval.documents"
+MESSAGE_ROLE: Final = "message.role"
+MESSAGE_CONTENT: Final = "message.content"
+MESSAGE_TOOL_CALLS: Final = "message.tool_calls"
+TOOL_CALL_ID: Final = "tool_call.id"
+TOOL_CALL_NAME: Final = "tool_call.function.name"
+TOOL_CALL_ARGUMENTS: Final = "tool_call.function.arguments"
+DOCUMENT_ID: Final = "document.id"
+DOCUMENT_SCORE: Final = "document.score"
+DOCUMENT_CONTENT: Final = "document.content"
+DOCUMENT_METADATA: Final = "document.metadata"
+PROJECT_NAME: Final = "openinference.project.name"
+
+# gen_ai
+
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
+GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+GEN_AI_REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
+GEN_AI_REQUEST_STREAM: Final = "gen_ai.request.stream"
+GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+GEN_AI_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+GEN_AI_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+GEN_AI_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+GEN_AI_CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_CACHE_WRITE_TOKENS: Final = "gen_ai.usage.cache_creation.input_tokens"
+GEN_AI_REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+
+# OpenTelemetry's own
+
+EXCEPTION: Final = "exception"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+SERVICE_NAME: Final = "service.name"
+SERVICE_VERSION: Final = "service.version"
+
+# Ours
+
+GUIDANCE: Final = "guidance."
+
+OUTCOME: Final = "guidance.outcome"
+SIMULATED: Final = "guidance.simulated"
+TURN_ID: Final = "guidance.turn_id"
+CONSULTATION_ID: Final = "guidance.consultation_id"
+OPERATION: Final = "guidance.operation"
+TRANSPORT: Final = "guidance.transport"
+REQUESTED_MODEL: Final = "guidance.requested_model"
+ATTEMPTS: Final = "guidance.attempts"
+CALL_ID: Final = "guidance.call_id"
+TIME_TO_FIRST_TOKEN: Final = "guidance.time_to_first_token"  # noqa: S105
+TIME_TO_FIRST_RELEASED: Final = "guidance.time_to_first_released"
+TOTAL_SECONDS: Final = "guidance.total_seconds"
+CHUNKS: Final = "guidance.stream.chunks"
+TOKENS_PER_SECOND: Final = "guidance.stream.tokens_per_second"
+USAGE_ESTIMATED: Final = "guidance.usage.estimated"
+CACHE_OUTCOME: Final = "guidance.cache.outcome"
+CACHE_PART: Final = "guidance.cache.part."
+CACHE_READ_TOKENS: Final = "guidance.cache.read_tokens"
+CACHE_WRITE_TOKENS: Final = "guidance.cache.write_tokens"
+RESPONSE_CACHE: Final = "guidance.response_cache"
+COST_USD: Final = "guidance.cost.usd"
+COST_ESTIMATED: Final = "guidance.cost.estimated"
+COST_SOURCE: Final = "guidance.cost.prices"
+MESSAGES_LEFT_OUT: Final = "guidance.messages_left_out"
+LINK_TRACE_ID: Final = "guidance.link.trace_id"
+LINK_SPAN_ID: Final = "guidance.link.span_id"
+JOB_NAME: Final = "guidance.job.name"
+JOB_DONE: Final = "guidance.job.done"
+
+ATTEMPT: Final = "attempt"
+ATTEMPT_FAILED: Final = "attempt_failed"
+ATTEMPT_NUMBER: Final = "guidance.attempt.number"
+ATTEMPT_WAIT: Final = "guidance.attempt.wait_seconds"
+
+OPERATION_KINDS: Final = {"embedding": "EMBEDDING"}
+"""Kinds of the model calls that are not `LLM`, by operation."""
+
+
+def input_message(number: int, field: str) -> str:
+    """Return the name of a field of the message with this number that went to a model."""
+    return f"llm.input_messages.{number}.{field}"
+
+
+def output_message(number: int, field: str) -> str:
+    """Return the name of a field of the message with this number that a model wrote."""
+    return f"llm.output_messages.{number}.{field}"
+
+
+def document(number: int, field: str) -> str:
+    """Return the name of a field of the document with this number that was found."""
+    return f"retrieval.documents.{number}.{field}"
+
+
+def metadata(key: str) -> str:
+    """Return our name for an id that a call's record keeps, such as `guidance.turn_id` for `turn_id`."""
+    return f"guidance.{key}"

@@ -1,0 +1,179 @@
+"""From a span that has ended to what leaves the process: cut, redacted, and such as every back end can read.
+
+Runs in the exporter's thread. What is cut is cut at the end of a margin, redacted, and then shortened by the margin, so
+that nothing that was cut in half is taken for something that needs no redaction.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+from guidance_agent.tracing import attributes as names
+from guidance_agent.tracing.span import LONGEST_KEPT, CutText, Span, SpanContext
+
+__all__ = ["LONGEST_VALUE", "FinishedEvent", "FinishedSpan", "NoRedaction", "Preparation", "Redactor", "Sendable"]
+
+Sendable: TypeAlias = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
+
+MARGIN = 256
+"""Longer than anything that redaction looks for."""
+
+LONGEST_VALUE = LONGEST_KEPT - MARGIN
+"""Characters of one text that are exported."""
+
+_CACHED_FROM, _CACHED_CHARACTERS = 512, 4_000_000
+_LARGEST_INTEGER = 2**63 - 1
+
+
+class Redactor(Protocol):
+    """Takes personal data out of texts. Equal arguments must give equal results."""
+
+    def redact(self, key: str, value: str, names: tuple[str, ...]) -> str:
+        """Return a text without what must not leave.
+
+        Args:
+            key: Where it stands: the name of an attribute, or `name` or `status` of the span.
+            value: The text.
+            names: The customer's own names.
+        """
+
+
+class NoRedaction:
+    """Leaves every text as it is."""
+
+    def redact(self, key: str, value: str, names: tuple[str, ...]) -> str:
+        return value
+
+
+class FinishedEvent(NamedTuple):
+    """An event of a span, ready to leave."""
+
+    name: str
+    at: int
+    attributes: Mapping[str, Sendable]
+
+
+class FinishedSpan(NamedTuple):
+    """A span, ready to leave. Times are nanoseconds since the epoch.
+
+    `status` is None for nothing, True for well, False for an error; `original` is the span that it was made of.
+    """
+
+    name: str
+    context: SpanContext
+    parent: SpanContext | None
+    link: SpanContext | None
+    started: int
+    finished: int
+    attributes: Mapping[str, Sendable]
+    events: Sequence[FinishedEvent]
+    status: bool | None
+    message: str
+    original: Span
+
+
+class Preparation:
+    """Makes spans ready. Belongs to one thread.
+
+    Args:
+        redactor: Takes personal data out.
+        longest: Characters of one text that leave.
+    """
+
+    def __init__(self, redactor: Redactor, *, longest: int = LONGEST_VALUE) -> None:
+        self._redactor = redactor
+        self._longest = max(1, min(longest, LONGEST_VALUE))
+        self._known: OrderedDict[tuple[str, tuple[str, ...]], str] = OrderedDict()
+        self._known_characters = 0
+
+    def prepare(self, span: Span) -> FinishedSpan:
+        """Return the span as it leaves."""
+        words = span.names
+        attributes = self._all(span.attributes, words)
+        attributes[names.SPAN_KIND] = span.kind
+        return FinishedSpan(
+            name=self._text("name", span.name, words),
+            context=span.context,
+            parent=span.parent,
+            link=span.link,
+            started=span.started,
+            finished=span.started if span.finished is None else span.finished,
+            attributes=attributes,
+            events=[
+                FinishedEvent(event.name, event.at, self._all(event.attributes, words)) for event in tuple(span.events)
+            ],
+            status=span.status,
+            message=self._text("status", span.message, words),
+            original=span,
+        )
+
+    def _all(self, attributes: Mapping[str, object], words: tuple[str, ...]) -> dict[str, Sendable]:
+        made: dict[str, Sendable] = {}
+        for key, value in tuple(attributes.items()):
+            if value is not None:
+                made[key] = self._value(key, value, words)
+        return made
+
+    def _value(self, key: str, value: object, words: tuple[str, ...]) -> Sendable:
+        if isinstance(value, str):
+            return self._text(key, value, words)
+        if isinstance(value, CutText):
+            return self._text(key, value.text, words, length=value.length)
+        if isinstance(value, bool | float):
+            return value
+        if isinstance(value, int):
+            return value if -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER else str(value)
+        if isinstance(value, bytes | bytearray):
+            return self._text(key, bytes(value).decode("utf-8", "replace"), words)
+        if isinstance(value, Sequence):
+            return self._list(key, value, words)
+        return self._text(key, str(value), words)
+
+    def _list(self, key: str, values: Sequence[object], words: tuple[str, ...]) -> Sendable:
+        items = [item for item in values if item is not None]
+        kinds = {type(item) for item in items}
+        if kinds == {int} or kinds == {float} or kinds == {bool}:
+            return items  # type: ignore[return-value]
+        return [self._text(key, item if isinstance(item, str) else str(item), words) for item in items]
+
+    def _text(self, key: str, value: str, words: tuple[str, ...], *, length: int | None = None) -> str:
+        if len(value) < _CACHED_FROM:
+            return self._made(key, value, words, len(value))
+        # Most of what is long comes again and again: the stable parts of prompts.
+        place = (value, words)
+        known = self._known.get(place)
+        if known is not None and length is None:
+            self._known.move_to_end(place)
+            return known
+        made = self._made(key, value, words, len(value) if length is None else length)
+        if length is None:
+            self._known[place] = made
+            self._known_characters += len(value) + len(made)
+            while self._known_characters > _CACHED_CHARACTERS:
+                (old, _), old_made = self._known.popitem(last=False)
+                self._known_characters -= len(old) + len(old_made)
+        return made
+
+    def _made(self, key: str, value: str, words: tuple[str, ...], length: int) -> str:
+        text = readable(value)
+        kept = self._longest
+        if length <= kept:
+            return self._redactor.redact(key, text, words)
+        text = self._redactor.redact(key, text[: kept + MARGIN], words)
+        mark = f" … [cut: {length:,} characters in all]"
+        return text[: max(0, min(kept, len(text) - MARGIN))] + mark
+
+
+def readable(text: str) -> str:
+    """Return a text that is UTF-8 and that every database holds: what is neither becomes U+FFFD."""
+    if "\x00" in text:
+        text = text.replace("\x00", "�")
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
