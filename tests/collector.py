@@ -1,4 +1,4 @@
-"""A collector of spans on a real socket: it counts, keeps, refuses, dawdles or says nothing. For tests and benchmarks."""
+"""A collector of spans on a real socket, for tests and benchmarks: it counts, keeps, refuses or says nothing."""
 
 from __future__ import annotations
 

@@ -100,6 +100,7 @@ async def _try_model(
                 retryable=False,
             )
         wait = schedule.wait_after(failed, door.clock.monotonic())
+        recorder.attempt_failed(failed, wait)
         if wait is None:
             return _Failed(failed)
         await asyncio.sleep(wait)

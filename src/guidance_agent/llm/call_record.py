@@ -11,6 +11,7 @@ from guidance_agent.core.clock import Clock
 from guidance_agent.errors import ModelError
 from guidance_agent.llm.cache_use import part_uses
 from guidance_agent.llm.caching import CacheHistory, CallIdentity, cache_parts
+from guidance_agent.llm.call_trace import CallTrace
 from guidance_agent.llm.messages import (
     CacheOutcome,
     Cost,
@@ -24,6 +25,7 @@ from guidance_agent.llm.messages import (
 )
 from guidance_agent.llm.tokens import estimate_tokens
 from guidance_agent.llm.transports.base import PreparedCall
+from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
 __all__ = ["CallRecorder", "Prices", "UsageSink"]
 
@@ -52,13 +54,22 @@ class Prices(Protocol):
 class CallRecorder:
     """Collects the figures of one call; `finish` turns them into its record, once.
 
-    The text itself is not kept: an answer may be long, and its length is all that an estimate needs.
+    The text itself is not kept: an answer may be long, and its length is all that an estimate needs. The call's span
+    begins and ends with the recorder.
     """
 
     def __init__(
-        self, request: ModelRequest, *, clock: Clock, prices: Prices, history: CacheHistory, sinks: Sequence[UsageSink]
+        self,
+        request: ModelRequest,
+        *,
+        clock: Clock,
+        prices: Prices,
+        history: CacheHistory,
+        sinks: Sequence[UsageSink],
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.request = request
+        self.trace = CallTrace(tracing, request)
         self.call: ModelCall | None = None
         self.model = request.model
         self.attempts = 0
@@ -92,6 +103,13 @@ class CallRecorder:
         self.finish_reason = None
         self.request_id = None
         self._chunks = self._length = 0
+        self.trace.attempt(
+            self.attempts, model=call.request.model, provider=call.endpoint.provider, transport=transport
+        )
+
+    def attempt_failed(self, error: ModelError, wait: float | None) -> None:
+        """Note that the attempt failed; `wait` is the time to the next one at this model, None where there is none."""
+        self.trace.attempt_failed(self.attempts, error, wait)
 
     def replayed(self, call: PreparedCall) -> None:
         """Note that the local response cache answers `call`: no provider is asked, and nothing is paid."""
@@ -122,8 +140,11 @@ class CallRecorder:
 
     def released(self, deltas: Iterable[Delta]) -> bool:
         """Note what goes to the caller; return whether there was content yet, text or reasoning or a tool call."""
+        traces = self.trace.span.is_recording
         for delta in deltas:
             self.text_length += len(delta.text)
+            if traces:
+                self.trace.released(delta.text, delta.reasoning)
             if self._first_token is None and (delta.text or delta.reasoning or delta.tool_call is not None):
                 self._first_token = self._clock.monotonic() - self._started
         return self._first_token is not None
@@ -167,6 +188,7 @@ class CallRecorder:
             error=None if error is None else str(error),
             metadata=self.request.metadata,
         )
+        self.trace.finish(self.call, error)
         if _logger.isEnabledFor(logging.INFO):
             self._log(self.call)
         for sink in self._sinks:
@@ -231,6 +253,7 @@ class CallRecorder:
             "total_s": round(timing.total, 4),
             "request_id": call.request_id,
             "simulated": call.simulated,
+            "trace_id": self.trace.span.trace_id,
         }
         _logger.info(
             "model call %s", " ".join(f"{name}={value}" for name, value in fields.items()), extra={"model_call": fields}

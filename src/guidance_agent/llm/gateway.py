@@ -29,6 +29,7 @@ from guidance_agent.llm.tokens import estimate_tokens
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, Transport
 from guidance_agent.llm.transports.registry import check_transport, make_transport, transport_name
 from guidance_agent.settings import RetrySettings, Settings
+from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
 if TYPE_CHECKING:
     from guidance_agent.llm.response_cache import CacheableCall, ResponseCache
@@ -58,6 +59,7 @@ class ModelGateway:
         transports: Replace the transports of these names; a name is a wire format or `litellm`.
         rng: Where the jitter of retries comes from.
         responses: The local cache of whole answers; None keeps none.
+        tracing: Makes the span of every call.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class ModelGateway:
         transports: Mapping[str, Transport] | None = None,
         rng: random.Random | None = None,
         responses: ResponseCache | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
@@ -79,6 +82,7 @@ class ModelGateway:
         self._sinks = tuple(sinks)
         self._prices: Prices = prices if prices is not None else PriceTable.load(settings.prices_file)
         self._responses = responses
+        self._tracing = tracing
         self.prices_read = False
         self._closed = False
         self._history = CacheHistory(clock=self.clock.monotonic)
@@ -117,7 +121,9 @@ class ModelGateway:
 
     def stream(self, request: ModelRequest) -> ModelStream:
         """Return the stream of an answer; nothing is sent before it is read."""
-        return ModelStream(StreamCore(self, request, self._recorder(request), self._cacheable(request)))
+        recorder = self._recorder(request)
+        recorder.trace.streams()
+        return ModelStream(StreamCore(self, request, recorder, self._cacheable(request)))
 
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the whole answer.
@@ -146,6 +152,8 @@ class ModelGateway:
         raw = await self._recorded(recorder, answer)
         text, reasoning = _separated(raw)
         recorder.saw((Delta(text=text, reasoning=reasoning, finish_reason=raw.finish_reason),))
+        recorder.trace.released(text, reasoning)
+        recorder.trace.called_tools(raw.tool_calls)
         call = recorder.finish("completed")
         return Completion(
             text=text,
@@ -182,6 +190,7 @@ class ModelGateway:
             return await transport.embed(call, texts, dimensions)
 
         recorder = self._recorder(ModelRequest(model=model, messages=(), operation=operation, metadata=metadata or {}))
+        recorder.trace.texts(texts)
         raw = await self._recorded(recorder, lambda: try_call(self, recorder.request, recorder, once))
         if raw.usage is None:
             recorder.usage = Usage(input_tokens=sum(map(estimate_tokens, texts)), estimated=True)
@@ -264,7 +273,14 @@ class ModelGateway:
         self._open.discard(core)
 
     def _recorder(self, request: ModelRequest) -> CallRecorder:
-        return CallRecorder(request, clock=self.clock, prices=self._prices, history=self._history, sinks=self._sinks)
+        return CallRecorder(
+            request,
+            clock=self.clock,
+            prices=self._prices,
+            history=self._history,
+            sinks=self._sinks,
+            tracing=self._tracing,
+        )
 
     def _prepared(self, request: ModelRequest, resolved: Resolved) -> PreparedCall:
         endpoint, profile = resolved

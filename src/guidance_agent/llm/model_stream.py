@@ -21,6 +21,7 @@ from guidance_agent.llm.call_record import CallRecorder
 from guidance_agent.llm.messages import Delta, FinishReason, ModelCall, ModelRequest, Timing, Usage
 from guidance_agent.llm.reasoning_filter import DeltaFilter
 from guidance_agent.llm.transports.base import PreparedCall, Transport, TransportStream
+from guidance_agent.tracing.span import Span
 
 if TYPE_CHECKING:
     from guidance_agent.llm.response_cache import CacheableCall
@@ -136,6 +137,11 @@ class ModelStream:
     def unclosed_reasoning(self) -> bool:
         """Whether the answer so far ends inside tagged reasoning that was not closed."""
         return self._core.unclosed_reasoning
+
+    @property
+    def span(self) -> Span:
+        """The span of the call; it has ended when the call's record is there."""
+        return self._core.recorder.trace.span
 
     @property
     def call(self) -> ModelCall | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GUIDANCE", "OPERATION_KINDS", "document", "input_message", "metadata", "output_message"]
+__all__ = ["GUIDANCE", "OPERATION_KINDS", "document", "embedded_text", "input_message", "metadata", "output_message"]
 
 # OpenInference
 
@@ -36,6 +36,8 @@ LLM_TOKENS_CACHE_WRITE: Final = "llm.token_count.prompt_details.cache_write"
 LLM_TOKENS_REASONING: Final = "llm.token_count.completion_details.reasoning"
 LLM_COST_TOTAL: Final = "llm.cost.total"
 EMBEDDING_MODEL_NAME: Final = "embedding.model_name"
+EMBEDDING_EMBEDDINGS: Final = "embedding.embeddings"
+EMBEDDING_TEXT: Final = "embedding.text"
 RETRIEVAL_DOCUMENTS: Final = "retrieval.documents"
 MESSAGE_ROLE: Final = "message.role"
 MESSAGE_CONTENT: Final = "message.content"
@@ -104,6 +106,9 @@ COST_USD: Final = "guidance.cost.usd"
 COST_ESTIMATED: Final = "guidance.cost.estimated"
 COST_SOURCE: Final = "guidance.cost.prices"
 MESSAGES_LEFT_OUT: Final = "guidance.messages_left_out"
+MODEL_REASONING: Final = "guidance.model_reasoning"
+OUTPUT_CHARACTERS: Final = "guidance.output_characters"
+EMBEDDING_TEXTS: Final = "guidance.embedding.texts"
 LINK_TRACE_ID: Final = "guidance.link.trace_id"
 LINK_SPAN_ID: Final = "guidance.link.span_id"
 JOB_NAME: Final = "guidance.job.name"
@@ -126,6 +131,11 @@ def input_message(number: int, field: str) -> str:
 def output_message(number: int, field: str) -> str:
     """Return the name of a field of the message with this number that a model wrote."""
     return f"llm.output_messages.{number}.{field}"
+
+
+def embedded_text(number: int) -> str:
+    """Return the name of the text with this number that was embedded."""
+    return f"embedding.embeddings.{number}.embedding.text"
 
 
 def document(number: int, field: str) -> str:

@@ -128,6 +128,7 @@ class Span:
         size: About how many characters it holds.
         foreign: The application's own span that this one stands for, if there is one.
         parented: Whether another span has it as its parent.
+        left: Whether whoever wanted the work has left early, so that what is cancelled below it was not needed.
     """
 
     __slots__ = (
@@ -140,6 +141,7 @@ class Span:
         "finished",
         "foreign",
         "kind",
+        "left",
         "link",
         "message",
         "name",
@@ -184,6 +186,7 @@ class Span:
         self.size = 0
         self.foreign = foreign
         self.parented = False
+        self.left = False
         self._owner = owner
         self._shared: dict[str, Value] = shared or {}
 
