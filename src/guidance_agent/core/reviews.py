@@ -15,10 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 
+from guidance_agent.core.annotations import annotate, of_decision, of_verdict
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.delivered_text import delivered_text
@@ -232,6 +234,8 @@ class ReviewRecords:
             _store_verdict(connection, review.turn_id, verdict_id, new, now)
             if new.about.was_shown:
                 _tell(connection, review.turn_id, verdict_id, new, now)
+                for said in (partial(of_verdict, new.verdict), partial(of_decision, new.decision, new.verdict)):
+                    annotate(connection, self._clock, review.turn_id, said, verdict_id=verdict_id)
             change = sa.update(reviews).where(reviews.c.id == review_id)
             connection.execute(
                 change.values(

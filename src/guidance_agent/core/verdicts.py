@@ -1,8 +1,9 @@
 """Verdicts on recorded text: what waits for one, and storing one together with everything that follows from it.
 
 A turn that delivered text waits with `judgement = 'pending'`, written in the transaction that recorded its delivery. A
-verdict, the events and corrections that tell of it, the review that it asks for and the new state of the turn are
-written in one transaction under the verdict's key, so that work that is done twice is stored once.
+verdict, the events and corrections that tell of it, the review that it asks for, the annotation of the answer's span,
+and the new state of the turn are written in one transaction under the verdict's key, so that work that is done twice is
+stored once.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 
+from guidance_agent.core.annotations import annotate, of_unjudged, of_verdict
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.delivered_text import DeliveredText, delivered_text
@@ -254,6 +257,7 @@ class VerdictRecords:
             if not connection.execute(change.values(judgement="unjudged_needs_review")).rowcount:
                 return False
             _open_review(connection, review_id, turn_id, None, "unjudged", detail, now)
+            annotate(connection, self._clock, turn_id, partial(of_unjudged, detail))
             return True
 
         return await self._database.transaction(write)
@@ -340,6 +344,8 @@ class _Storing:
         )
         if new.purpose == LIVE:
             self._tell(connection, verdict_id, now)
+            said = partial(of_verdict, new.verdict)
+            annotate(connection, self.clock, new.turn_id, said, verdict_id=verdict_id)
         if new.review is not None:
             review_id = self.clock.new_id("review")
             _open_review(connection, review_id, new.turn_id, verdict_id, new.review, new.detail, now)

@@ -1,0 +1,304 @@
+"""Annotations: what is said of an answer beside its span, kept in the records until the tracing backend has it.
+
+A row is written in the transaction that stores a verdict, or a person's decision, so that neither is without the other.
+There is one row for each name and turn: what is said later replaces what was said before and is sent anew, under the
+same identifier, by which the backend replaces it as well.
+
+`next_attempt` is at once the time before which a row is not tried again and the lease of the process that tries it:
+whoever takes rows moves it on, so that two processes do not send the same, and a process that dies holds nothing up for
+longer than the lease. A row that was replaced while it was under way keeps its lease, and is due as soon as that ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+
+from guidance_agent.core.bulk import insert_or_change
+from guidance_agent.core.clock import Clock
+from guidance_agent.core.database import Database
+from guidance_agent.core.schema import consultations, span_annotations, turns
+from guidance_agent.core.types import JsonObject
+
+__all__ = [
+    "COMPLIANCE",
+    "IDENTIFIER",
+    "REVIEWED",
+    "AnnotationBacklog",
+    "AnnotatorKind",
+    "DueAnnotation",
+    "NewAnnotation",
+    "Undelivered",
+    "annotate",
+    "of_decision",
+    "of_unjudged",
+    "of_verdict",
+]
+
+COMPLIANCE = "compliance"
+"""The annotation with the verdict that stands, whoever gave it."""
+
+REVIEWED = "review"
+"""The annotation with what a person decided."""
+
+IDENTIFIER = "guidance-agent"
+"""What is sent again under this identifier replaces what was sent before."""
+
+AnnotatorKind = Literal["LLM", "CODE", "HUMAN"]
+
+_LONGEST_EXPLANATION = 4_000
+_SAMPLED = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAnnotation:
+    """What is to be said of an answer. `score` is 1 where it is well, 0 where it is not, None where nobody knows."""
+
+    name: str
+    annotator_kind: AnnotatorKind
+    label: str
+    score: float | None
+    explanation: str | None
+    details: JsonObject = field(default_factory=dict)
+
+
+class DueAnnotation(NamedTuple):
+    """An annotation that this process may send.
+
+    Attributes:
+        version: Tells what was taken from what replaced it meanwhile.
+        attempts: How often this version was taken, this time included.
+        names: What the customer is called, to be taken out of the texts.
+    """
+
+    id: str
+    version: int
+    attempts: int
+    span_id: str
+    name: str
+    annotator_kind: str
+    label: str
+    score: float | None
+    explanation: str | None
+    details: JsonObject
+    identifier: str
+    names: tuple[str, ...]
+
+
+class Undelivered(NamedTuple):
+    """An attempt that failed: when to try again, in seconds from now, and what went wrong."""
+
+    annotation: DueAnnotation
+    after: float
+    error: str
+
+
+def of_verdict(verdict: JsonObject) -> NewAnnotation:
+    """Return what a stored verdict, of the judge or of a person, says of an answer."""
+    failed = [result for result in verdict["checks"] if result["status"] == "fail"]
+    details = {
+        "confidence": verdict["confidence"],
+        "failed_checks": list(dict.fromkeys(result["check"] for result in failed)),
+        "judge_model": verdict.get("judge_model"),
+        "policy_version": verdict["policy_version"],
+        "simulated": verdict.get("simulated", False),
+    }
+    kind: AnnotatorKind = "LLM" if verdict.get("judge_model") else "CODE"
+    if verdict.get("reviewer") is not None:
+        kind = "HUMAN"
+    if (unreadable := verdict.get("unreadable")) is not None:
+        label, score, explanation = "unreadable", None, f"The judge's answer cannot be read: {unreadable}"
+    else:
+        label, score = ("passed", 1.0) if verdict["passed"] else ("failed", 0.0)
+        explanation = "\n".join(map(_line, failed))
+        if not failed and not verdict["passed"]:
+            explanation = (
+                "Not every check was answered." if kind != "HUMAN" else "A person found that it does not pass."
+            )
+    return NewAnnotation(
+        name=COMPLIANCE,
+        annotator_kind=kind,
+        label=label,
+        score=score,
+        explanation=explanation[:_LONGEST_EXPLANATION] or None,
+        details=details,
+    )
+
+
+def of_decision(decision: str, verdict: JsonObject) -> NewAnnotation:
+    """Return what a person decided, as far as others may know it: without the name and the reason."""
+    said = of_verdict(verdict)
+    approved = decision == "approve"
+    return NewAnnotation(
+        name=REVIEWED,
+        annotator_kind="HUMAN",
+        label="approved" if approved else "upheld",
+        score=1.0 if approved else 0.0,
+        explanation=said.explanation,
+        details={"failed_checks": said.details["failed_checks"], "policy_version": said.details["policy_version"]},
+    )
+
+
+def of_unjudged(detail: str) -> NewAnnotation:
+    """Return what is said of an answer that no judge could judge."""
+    return NewAnnotation(
+        name=COMPLIANCE,
+        annotator_kind="CODE",
+        label="needs review",
+        score=None,
+        explanation=detail[:_LONGEST_EXPLANATION] or None,
+    )
+
+
+def _line(result: Mapping[str, Any]) -> str:
+    severity = f"{result['severity']}; " if result.get("severity") else ""
+    quote = "" if result.get("quote") is None else f" “{result['quote']}”"
+    return f"{result['check']} ({severity}{result['requirement']}): {result['explanation']}{quote}"
+
+
+def annotate(
+    connection: sa.Connection,
+    clock: Clock,
+    turn_id: str,
+    make: Callable[[], NewAnnotation],
+    *,
+    verdict_id: str | None = None,
+) -> None:
+    """Write an annotation of a turn's answer in the caller's transaction; nothing where the turn was not traced."""
+    traced = connection.execute(
+        sa.select(turns.c.traceparent, turns.c.answer_span_id).where(turns.c.id == turn_id)
+    ).first()
+    trace_id = None if traced is None else _trace_of(traced.traceparent)
+    if traced is None or trace_id is None or traced.answer_span_id is None:
+        return
+    now, new = clock.now(), make()
+    said = {
+        "verdict_id": verdict_id,
+        "annotator_kind": new.annotator_kind,
+        "label": new.label,
+        "score": new.score,
+        "explanation": new.explanation,
+        "details": {**new.details, "turn_id": turn_id, "verdict_id": verdict_id},
+        "created_at": now,
+        "attempts": 0,
+        "sent_at": None,
+        "error": None,
+    }
+    insert = insert_or_change(connection.dialect.name, span_annotations).values(
+        id=clock.new_id("annotation"),
+        turn_id=turn_id,
+        trace_id=trace_id,
+        span_id=traced.answer_span_id,
+        name=new.name,
+        identifier=IDENTIFIER,
+        version=1,
+        next_attempt=now.timestamp(),
+        **said,
+    )
+    existing = span_annotations.c
+    is_waiting = existing.sent_at.is_(None)
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=["turn_id", "name", "identifier"],
+            set_={
+                **said,
+                "version": existing.version + 1,
+                # One that is under way must have arrived, or be given up, before what replaces it is sent.
+                "next_attempt": sa.case((is_waiting, existing.next_attempt), else_=now.timestamp()),
+            },
+        )
+    )
+
+
+def _trace_of(traceparent: str | None) -> str | None:
+    """Return the trace's id; None where there is none, or where its spans were not to be sent anywhere."""
+    parts = (traceparent or "").split("-")
+    if len(parts) != 4 or len(parts[1]) != 32:
+        return None
+    try:
+        return parts[1] if int(parts[3], 16) & _SAMPLED else None
+    except ValueError:
+        return None
+
+
+class AnnotationBacklog:
+    """The annotations that wait to be sent. Raises `DatabaseUnavailableError` when the database cannot be used.
+
+    Args:
+        keep_trying: For how long an annotation is tried, counted from what it says.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, keep_trying: timedelta) -> None:
+        self._database = database
+        self._clock = clock
+        self._keep_trying = keep_trying
+
+    async def waiting(self) -> int:
+        """Return how many wait, those included that are not to be tried yet."""
+        query = sa.select(sa.func.count()).select_from(span_annotations).where(*self._unsent())
+        return await self._database.run(lambda connection: connection.execute(query).scalar_one())
+
+    async def take(self, limit: int, *, lease: float) -> Sequence[DueAnnotation]:
+        """Return annotations that are due, those that became so first first; others leave them alone for `lease` s."""
+        now = self._clock.now().timestamp()
+        is_due = (*self._unsent(), span_annotations.c.next_attempt <= now)
+        any_due = sa.select(sa.literal(1)).select_from(span_annotations).where(*is_due).limit(1)
+        if await self._database.run(lambda connection: connection.execute(any_due).first()) is None:
+            # A look that finds nothing writes nothing.
+            return ()
+        chosen = (
+            sa.select(span_annotations, consultations.c.profile)
+            .join(turns, turns.c.id == span_annotations.c.turn_id)
+            .join(consultations, consultations.c.id == turns.c.consultation_id)
+            .where(*is_due)
+            .order_by(span_annotations.c.next_attempt, span_annotations.c.id)
+            .limit(limit)
+            .with_for_update(of=span_annotations, skip_locked=True)
+        )
+
+        def write(connection: sa.Connection) -> Sequence[DueAnnotation]:
+            rows = connection.execute(chosen).mappings().all()
+            change = sa.update(span_annotations).where(span_annotations.c.id.in_([row["id"] for row in rows]))
+            connection.execute(change.values(next_attempt=now + lease, attempts=span_annotations.c.attempts + 1))
+            return [_due(dict(row)) for row in rows]
+
+        return await self._database.transaction(write)
+
+    async def settle(self, sent: Sequence[DueAnnotation], undelivered: Sequence[Undelivered]) -> None:
+        """Note what became of annotations that were taken; what has replaced one of them is due at once."""
+        at = self._clock.now()
+        now = at.timestamp()
+        row = span_annotations.c
+
+        def write(connection: sa.Connection) -> None:
+            for annotation in sent:
+                same = sa.and_(row.id == annotation.id, row.version == annotation.version)
+                done = connection.execute(sa.update(span_annotations).where(same).values(sent_at=at, error=None))
+                if not done.rowcount:
+                    _make_due(connection, annotation.id, now)
+            for annotation, after, error in undelivered:
+                same = sa.and_(row.id == annotation.id, row.version == annotation.version)
+                later = sa.update(span_annotations).where(same, row.sent_at.is_(None))
+                if not connection.execute(later.values(next_attempt=now + after, error=error)).rowcount:
+                    _make_due(connection, annotation.id, now)
+
+        await self._database.transaction(write)
+
+    def _unsent(self) -> tuple[sa.ColumnElement[bool], ...]:
+        oldest = self._clock.now() - self._keep_trying
+        return span_annotations.c.sent_at.is_(None), span_annotations.c.created_at > oldest
+
+
+def _make_due(connection: sa.Connection, annotation_id: str, now: float) -> None:
+    unsent = (span_annotations.c.id == annotation_id, span_annotations.c.sent_at.is_(None))
+    connection.execute(sa.update(span_annotations).where(*unsent).values(next_attempt=now))
+
+
+def _due(row: JsonObject) -> DueAnnotation:
+    values = {name: row[name] for name in DueAnnotation._fields if name not in ("attempts", "names")}
+    name = row["profile"].get("first_name")
+    return DueAnnotation(**values, attempts=row["attempts"] + 1, names=(name,) if isinstance(name, str) else ())
