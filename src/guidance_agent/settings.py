@@ -157,6 +157,10 @@ class TraceSettings(_Section):
     """What redaction does about amounts of money."""
     user_key: SecretStr | None = None
     """Key of the hash that stands for a customer's id; None is one that the data folder keeps."""
+    phoenix: str | None = None
+    """Address of Phoenix's pages and REST interface; None is the collector's, because Phoenix has both in one place."""
+    annotation_days: float = Field(default=30.0, gt=0, le=3_650)
+    """For how many days the verdict on an answer is offered to Phoenix when it cannot be delivered."""
 
 
 def _known_operations(operations: dict[str, OperationSettings]) -> dict[str, OperationSettings]:

@@ -30,7 +30,15 @@ from guidance_agent.tracing.preparing import LONGEST_VALUE, NoRedaction, Prepara
 from guidance_agent.tracing.sinks import ConsoleSink, ForeignSink
 from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
-__all__ = ["DEFAULT_ENDPOINT", "DEFAULT_PROJECT", "FindLocal", "open_tracing", "phoenix_base", "resource_of"]
+__all__ = [
+    "DEFAULT_ENDPOINT",
+    "DEFAULT_PROJECT",
+    "FindLocal",
+    "open_tracing",
+    "phoenix_base",
+    "request_headers",
+    "resource_of",
+]
 
 DEFAULT_PROJECT = "guidance-agent"
 DEFAULT_ENDPOINT = "http://127.0.0.1:6006"
@@ -87,6 +95,8 @@ def phoenix_base(settings: Settings, environ: Mapping[str, str], find_local: Fin
     Raises:
         ConfigurationError: the address is malformed.
     """
+    if settings.trace.phoenix:
+        return _checked(_Found(settings.trace.phoenix, "GUIDANCE_TRACE__PHOENIX")).removesuffix("/")
     found = _address(settings, environ, find_local)
     return None if found is None else _checked(found).removesuffix("/").removesuffix(TRACES_PATH)
 
@@ -132,7 +142,7 @@ def _endpoint(settings: Settings, environ: Mapping[str, str], find_local: FindLo
     compression = _value(environ, "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
     return Endpoint(
         url,
-        headers=_headers(environ),
+        headers=request_headers(environ),
         compress=compression == "gzip",
         certificate=_value(environ, "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
         client_certificate=_client_certificate(environ),
@@ -176,7 +186,12 @@ def _without_password(url: str) -> str:
     return f"{before.partition('//')[0]}//…@{after}" if at else url
 
 
-def _headers(environ: Mapping[str, str]) -> dict[str, str]:
+def request_headers(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that the variables of Phoenix and OpenTelemetry ask for, in lower case.
+
+    Raises:
+        ConfigurationError: they cannot be read; the message names the variable.
+    """
     made: dict[str, str] = {}
     if key := environ.get("PHOENIX_API_KEY"):
         made["authorization"] = f"Bearer {key}"
