@@ -33,12 +33,29 @@ ON_BOTH = (
     "unit/advisor/test_consultations.py",
 )
 WIRED = ("integration/advisor", "integration/attacks")
+ON_ONE_WORKER = ("tests/integration/phoenix/",)
+"""Folders whose tests share a server that takes long to start."""
 DATABASES = ("sqlite", "postgresql")
 WIRES = ("anthropic", "openai")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "only_on(database): the test is about what this database does")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With `--dist loadfile`, give each folder of `ON_ONE_WORKER` to one worker."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    class FolderScheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            folder = next((each for each in ON_ONE_WORKER if nodeid.startswith(each)), None)
+            return folder or str(super()._split_scope(nodeid))
+
+    return FolderScheduling(config, log)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

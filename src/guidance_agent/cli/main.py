@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from guidance_agent.cli import ask, audit, cache, chat, check, doctor, review, simulator, worker
+from guidance_agent.cli import ask, audit, cache, chat, check, doctor, phoenix, review, simulator, worker
 from guidance_agent.cli.exit_codes import ExitCode, exit_code_of
 from guidance_agent.cli.interrupts import raise_on_sigterm
 from guidance_agent.cli.margin import show_error
@@ -62,6 +62,10 @@ app.add_typer(_review, name="review")
 app.command("check", epilog=_epilogue(check.EXAMPLES))(check.check)
 app.command("worker", epilog=_epilogue(worker.EXAMPLES))(worker.worker)
 app.command("simulator", epilog=_epilogue(simulator.EXAMPLES))(simulator.simulator)
+_phoenix = typer.Typer(invoke_without_command=True, epilog=_epilogue(phoenix.EXAMPLES))
+_phoenix.callback()(phoenix.phoenix)
+_phoenix.command("install", epilog=_epilogue(phoenix.INSTALL_EXAMPLES))(phoenix.install)
+app.add_typer(_phoenix, name="phoenix")
 app.command("doctor", epilog=_epilogue(doctor.EXAMPLES))(doctor.doctor)
 
 

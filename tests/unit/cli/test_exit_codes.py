@@ -19,6 +19,8 @@ from guidance_agent.cli.main import app
         (errors.RateLimitedError("x"), ExitCode.MODEL),
         (errors.SchemaVersionError("x"), ExitCode.STORAGE),
         (errors.LeaseLostError("x"), ExitCode.STORAGE),
+        (errors.PhoenixNotInstalledError("x"), ExitCode.USAGE),
+        (errors.PhoenixError("x"), ExitCode.CONFIGURATION),
         (errors.GuidanceAgentError("x"), ExitCode.DEFECT),
     ],
 )
@@ -26,7 +28,7 @@ def test_an_error_ends_with_its_exit_status(error: errors.GuidanceAgentError, co
     assert exit_code_of(error) is code
 
 
-@pytest.mark.parametrize("command", [[], ["ask"], ["chat"], ["simulator"], ["doctor"]])
+@pytest.mark.parametrize("command", [[], ["ask"], ["chat"], ["simulator"], ["phoenix"], ["phoenix", "install"], ["doctor"]])
 def test_help_shows_options_examples_and_exit_statuses(command: list[str]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
