@@ -9,19 +9,22 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from guidance_agent.compliance.sentence_features import load_word_kinds
-from guidance_agent.compliance.sentence_model import LinearModel
+from guidance_agent.compliance.sentence_model import FeaturePlaces, LinearModel
 
-__all__ = ["BreachNetwork", "FittedModels", "load_models"]
+__all__ = ["BreachNetwork", "CheckModels", "FittedModels", "NetworkReading", "load_models"]
 
+_CHECK = "check:"
+"""Begins the names of models that say which check a breach belongs to."""
 _LENGTH = 3.0
 """Length to which the features of a sentence are scaled together, however many there are."""
 
@@ -35,32 +38,66 @@ class BreachNetwork:
     """
 
     def __init__(self, stored: Mapping[str, Any], vectors: np.ndarray) -> None:
-        self._places = {name: place for place, name in enumerate(stored["features"])}
         self._vectors = vectors
+        self._features = len(vectors)
         self._steps = np.array(stored["steps"])
         self._hidden_bias = np.array(stored["hidden_bias"])
         self._weights = np.array(stored["weights"])
         self._bias = float(stored["bias"])
 
-    def score(self, by_word: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-        """Return the score of a sentence and the share of each word in it.
+    def read(self, by_word: Sequence[Sequence[int]]) -> NetworkReading:
+        """Read a sentence.
 
         Args:
-            by_word: The features that each word adds. Only those that the network knows count, as when it was fitted.
+            by_word: The places of the features that each word adds. Only those that the network knows count, as when
+                it was fitted.
         """
-        found = self._places.get
-        places = [[place for feature in added if (place := found(feature)) is not None] for added in by_word]
-        known = list({place for added in places for place in added})
+        features = self._features
+        known = list({place for added in by_word for place in added if place < features})
         if not known:
-            return self._bias, [0.0 for _ in by_word]
-        scale = self._steps * (_LENGTH / np.sqrt(len(known)))
+            return NetworkReading(self._bias, by_word, known, None, None)
+        scale = self._steps * (_LENGTH / math.sqrt(len(known)))
         vectors = self._vectors[known]
-        before = vectors.sum(axis=0, dtype=np.int64) * scale + self._hidden_bias
+        before = np.add.reduce(vectors, axis=0, dtype=np.int64) * scale + self._hidden_bias
         active = before > 0
         score = float(before[active] @ self._weights[active]) + self._bias
-        worth = vectors @ (np.where(active, self._weights, 0.0) * scale)
-        left = dict(zip(known, worth.tolist(), strict=True))
-        return score, [sum([left.pop(place, 0.0) for place in added]) for added in places]
+        return NetworkReading(score, by_word, known, vectors, np.where(active, self._weights, 0.0) * scale)
+
+
+class NetworkReading(NamedTuple):
+    """What the network says of a sentence; the share of each word in it is worked out when it is asked for."""
+
+    score: float
+    by_word: Sequence[Sequence[int]]
+    known: Sequence[int]
+    vectors: np.ndarray | None
+    worth: np.ndarray | None
+
+    def shares(self) -> list[float]:
+        """Return what each word adds to the score; what two words have in common counts for the first."""
+        if self.vectors is None or self.worth is None:
+            return [0.0 for _ in self.by_word]
+        left = dict(zip(self.known, (self.vectors @ self.worth).tolist(), strict=True))
+        return [sum([left.pop(place, 0.0) for place in added]) for added in self.by_word]
+
+
+class CheckModels:
+    """Says which check a breach belongs to: the one whose weights add up to most.
+
+    Args:
+        biases: What each check is worth before a word is said.
+        weights: One row for each feature, one column for each check.
+    """
+
+    def __init__(self, checks: Sequence[str], biases: Sequence[float], weights: np.ndarray) -> None:
+        self._checks = checks
+        self._biases = np.array(biases)
+        self._weights = weights
+
+    def check_of(self, by_word: Sequence[Sequence[int]]) -> str:
+        """Return the check that a breach with these features belongs to."""
+        places = [place for added in by_word for place in added]
+        return self._checks[int(np.argmax(self._weights[places].sum(axis=0) + self._biases))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,31 +106,22 @@ class FittedModels:
 
     Attributes:
         version: Fingerprint of the fitted values.
+        features: The features that the network and the models of the checks know, each with its place.
         cue: Scores a sentence while it is read; from `cue_from` on it is held.
         cue_share: How much the cue's sum over the sentence counts beside the network's score.
         breach: Scores a whole sentence; from `breach_from` on it is a breach, below `doubt_from` it is none.
-        checks: Which check a breach belongs to: the one whose model scores it highest.
+        checks: Which check a breach belongs to.
     """
 
     version: str
+    features: FeaturePlaces
     cue: LinearModel
     cue_from: float
     cue_share: float
     breach: BreachNetwork
     breach_from: float
     doubt_from: float
-    checks: Mapping[str, LinearModel]
-
-    def check_of(self, by_word: Sequence[Sequence[str]]) -> str:
-        """Return the check that a breach with these features belongs to."""
-        features = [feature for added in by_word for feature in added]
-
-        def score(name: str) -> float:
-            model = self.checks[name]
-            weight = model.weights.get
-            return model.bias + sum([weight(feature, 0.0) for feature in features])
-
-        return max(self.checks, key=score)
+    checks: CheckModels
 
 
 @lru_cache(maxsize=1)
@@ -103,15 +131,28 @@ def load_models() -> FittedModels:
     stored = json.loads(gzip.decompress((folder / "sentences.json.gz").read_bytes()))
     vectors = np.load(io.BytesIO(gzip.decompress((folder / "vectors.npy.gz").read_bytes())), allow_pickle=False)
     kinds = load_word_kinds()
-    linear = {name: LinearModel(values["bias"], values["weights"], kinds) for name, values in stored["linear"].items()}
-    thresholds = stored["thresholds"]
+    linear, thresholds = stored["linear"], stored["thresholds"]
+    places = {feature: place for place, feature in enumerate(stored["network"]["features"])}
     return FittedModels(
         version=stored["version"],
-        cue=linear["cue"],
+        checks=_check_models(linear, places),
+        features=FeaturePlaces(places, kinds),
+        cue=LinearModel(linear["cue"]["bias"], linear["cue"]["weights"], kinds),
         cue_from=thresholds["cue"],
         cue_share=thresholds["cue_share"],
         breach=BreachNetwork(stored["network"], vectors),
         breach_from=thresholds["breach"],
         doubt_from=thresholds["doubt"],
-        checks={name.removeprefix("check:"): model for name, model in linear.items() if name.startswith("check:")},
     )
+
+
+def _check_models(linear: Mapping[str, Any], places: dict[str, int]) -> CheckModels:
+    """Return the models of the checks, and give those of their features places that the network does not know."""
+    stored = {name.removeprefix(_CHECK): model for name, model in linear.items() if name.startswith(_CHECK)}
+    for model in stored.values():
+        for feature in model["weights"]:
+            places.setdefault(feature, len(places))
+    weights = np.zeros((len(places), len(stored)))
+    for column, model in enumerate(stored.values()):
+        weights[[places[feature] for feature in model["weights"]], column] = list(model["weights"].values())
+    return CheckModels(tuple(stored), [model["bias"] for model in stored.values()], weights)

@@ -16,8 +16,8 @@ from guidance_agent.compliance.clauses import CLAUSE_MARKS
 from guidance_agent.compliance.fitted_models import FittedModels
 from guidance_agent.compliance.judging_rules import CueReader
 from guidance_agent.compliance.language import Token, Words
-from guidance_agent.compliance.sentence_features import load_word_kinds, shape_of, spoken
-from guidance_agent.compliance.sentence_model import RunningScore, features_by_word, slack
+from guidance_agent.compliance.sentence_features import shape_of, spoken
+from guidance_agent.compliance.sentence_model import RunningSum, slack
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
 from guidance_agent.core.shipped import read_shipped
 
@@ -44,14 +44,14 @@ class FittedRules:
     def judge(self, words: Words, text: str, before: str) -> SentenceVerdict:
         models = self._models
         said = spoken(words.tokens)
-        by_word = features_by_word([word for word, _ in said], load_word_kinds())
-        score, shares = models.breach.score(by_word)
-        score += models.cue_share * models.cue.score(filter(None, map(shape_of, words.texts)))
+        by_word = models.features.by_word([word for word, _ in said])
+        reading = models.breach.read(by_word)
+        score = reading.score + models.cue_share * models.cue.score(filter(None, map(shape_of, words.texts)))
         if score < models.doubt_from or not said:
             return _NOTHING_FOUND
         is_breach = score >= models.breach_from
-        check = models.check_of(by_word)
-        first, last = _strongest(shares)
+        check = models.checks.check_of(by_word)
+        first, last = _strongest(reading.shares())
         start, end = words.stretch(said[first][1], said[last][1] + 1)
         likelihood = round(1 / (1 + math.exp(-score)), 3)
         finding = Finding(
@@ -70,7 +70,7 @@ class _FittedReader:
 
     def __init__(self, models: FittedModels) -> None:
         self._threshold = models.cue_from
-        self._running = RunningScore(models.cue)
+        self._running = RunningSum(models.cue)
         self._openings = load_openings()
         self._tokens = 0
         self._words = 0

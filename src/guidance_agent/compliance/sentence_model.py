@@ -1,4 +1,4 @@
-"""Sums of weights over the features of a sentence, word by word.
+"""Sums over the features of a sentence, word by word: of weights, of places in a table, or of the features themselves.
 
 The weights are made by `python -m fitting` from labelled sentences and shipped with the package. A model is
 a function of the words alone. What a pair of words is worth is looked up once and kept, so that a sentence costs little
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from guidance_agent.compliance.sentence_features import (
     BEGINNING,
@@ -24,17 +24,81 @@ from guidance_agent.compliance.sentence_features import (
     word_features,
 )
 
-__all__ = ["LinearModel", "RunningScore", "count_features", "features_by_word", "highest_sum"]
+__all__ = ["FeaturePlaces", "FeatureSums", "LinearModel", "RunningSum", "count_features", "highest_sum"]
 
-_KEPT = 65_536
-"""Values that are kept of each sort; with more, all are worked out anew."""
+_KINDS_BITS = 20
 
 
 _Key = TypeVar("_Key")
+_Kept = TypeVar("_Kept")
+_Sum = TypeVar("_Sum", float, tuple[int, ...], tuple[str, ...])
 
 
-class LinearModel:
-    """Weights of features, and the values of words and of words together that follow from them.
+class FeatureSums(Generic[_Sum]):
+    """What words, and words together, add to a sum over features; each is worked out once and kept.
+
+    Attributes:
+        nothing: What a sentence without words is worth.
+        kept: Values that are kept of each sort; with more, all are worked out anew.
+    """
+
+    kept = 65_536
+
+    def __init__(self, nothing: _Sum, kinds: WordKinds) -> None:
+        self.nothing: _Sum = nothing
+        self._kinds = kinds
+        self._words: dict[str, _Sum] = {}
+        self._pairs: dict[tuple[str, str], _Sum] = {}
+        self.steps: dict[tuple[str, str, str], tuple[_Sum, int]] = {}
+        """What `step` has returned."""
+        self.vicinities: dict[int, _Sum] = {}
+        """What `vicinity` has returned, by both numbers in one."""
+        self._openings: dict[tuple[str, str], _Sum] = {}
+        self._named = [(), *sorted(set(kinds.values()))]
+        self._numbers = {named: number for number, named in enumerate(self._named)}
+
+    def word(self, word: str) -> _Sum:
+        """Return what a word adds by itself."""
+        value = self._words.get(word)
+        if value is None:
+            value = self._keep(self._words, word, self._sum(word_features(word, self._kinds)))
+        return value
+
+    def step(self, second: str, before: str, word: str) -> tuple[_Sum, int]:
+        """Return what a word adds after the two before it, by itself and with them, and the number of its kinds."""
+        value = self.word(word)
+        pair = self._pairs.get((before, word))
+        if pair is None:
+            pair = self._keep(self._pairs, (before, word), self._sum(pair_features(before, word, self._kinds)))
+        # In the order in which the three have always been added: floats differ by it in their last digit.
+        value += pair
+        value += self._sum(triple_features(second, before, word))
+        return self._keep(self.steps, (second, before, word), (value, self._numbers[self._kinds.get(word, ())]))
+
+    def vicinity(self, before: int, now: int) -> _Sum:
+        """Return what kinds of words add that stand near each other, named by their numbers."""
+        found = self._sum(vicinity_features(self._named[before], self._named[now]))
+        return self._keep(self.vicinities, before << _KINDS_BITS | now, found)
+
+    def opening(self, word: str, mark: str) -> _Sum:
+        """Return what a word adds as the first one of a clause or a question."""
+        value = self._openings.get((word, mark))
+        if value is None:
+            value = self._keep(self._openings, (word, mark), self._sum(opening_features(word, self._kinds, mark)))
+        return value
+
+    def _keep(self, values: dict[_Key, _Kept], key: _Key, value: _Kept) -> _Kept:
+        if len(values) >= self.kept:
+            values.clear()
+        values[key] = value
+        return value
+
+    def _sum(self, features: Iterable[str]) -> _Sum:
+        raise NotImplementedError
+
+
+class LinearModel(FeatureSums[float]):
+    """Weights of features.
 
     Attributes:
         bias: What a sentence without words is worth.
@@ -42,115 +106,84 @@ class LinearModel:
     """
 
     def __init__(self, bias: float, weights: Mapping[str, float], kinds: WordKinds) -> None:
+        super().__init__(bias, kinds)
         self.bias = bias
         self.weights = weights
-        self._kinds = kinds
-        self._words: dict[str, float] = {}
-        self._pairs: dict[tuple[str, str], float] = {}
-        self._triples: dict[tuple[str, str, str], float] = {}
-        self._steps: dict[tuple[str, str, str], float] = {}
-        self._vicinities: dict[tuple[tuple[str, ...], tuple[str, ...]], float] = {}
-        self._openings: dict[tuple[str, str], float] = {}
-
-    def kinds(self, word: str) -> tuple[str, ...]:
-        return self._kinds.get(word, ())
-
-    def word(self, word: str) -> float:
-        value = self._words.get(word)
-        if value is None:
-            value = self._kept(self._words, word, self._sum(word_features(word, self._kinds)))
-        return value
-
-    def pair(self, before: str, word: str) -> float:
-        value = self._pairs.get((before, word))
-        if value is None:
-            value = self._kept(self._pairs, (before, word), self._sum(pair_features(before, word, self._kinds)))
-        return value
-
-    def triple(self, first: str, second: str, third: str) -> float:
-        value = self._triples.get((first, second, third))
-        if value is None:
-            found = self._sum(triple_features(first, second, third))
-            value = self._kept(self._triples, (first, second, third), found)
-        return value
-
-    def step(self, second: str, before: str, word: str) -> float:
-        """Return what a word is worth after the two before it, by itself and with them."""
-        value = self._steps.get((second, before, word))
-        if value is None:
-            # In the order in which the three have always been added: floats differ by it in their last digit.
-            value = self.word(word) + self.pair(before, word)
-            value = self._kept(self._steps, (second, before, word), value + self.triple(second, before, word))
-        return value
-
-    def vicinity(self, before: tuple[str, ...], now: tuple[str, ...]) -> float:
-        value = self._vicinities.get((before, now))
-        if value is None:
-            value = self._kept(self._vicinities, (before, now), self._sum(vicinity_features(before, now)))
-        return value
-
-    def opening(self, word: str, mark: str) -> float:
-        value = self._openings.get((word, mark))
-        if value is None:
-            value = self._kept(self._openings, (word, mark), self._sum(opening_features(word, self._kinds, mark)))
-        return value
 
     def score(self, words: Iterable[str]) -> float:
         """Return what a whole sentence is worth."""
-        running = RunningScore(self)
+        running = RunningSum(self)
         for word in words:
             running.read(word)
         return running.value
-
-    def _kept(self, values: dict[_Key, float], key: _Key, value: float) -> float:
-        if len(values) >= _KEPT:
-            values.clear()
-        values[key] = value
-        return value
 
     def _sum(self, features: Iterable[str]) -> float:
         weights = self.weights
         return sum([weights.get(feature, 0.0) for feature in features])
 
 
-class RunningScore:
+class FeaturePlaces(FeatureSums[tuple[int, ...]]):
+    """The places that features have in a table; those without one are left out."""
+
+    kept = 16_384
+
+    def __init__(self, places: Mapping[str, int], kinds: WordKinds) -> None:
+        super().__init__((), kinds)
+        self._places = places
+
+    def by_word(self, words: Iterable[str]) -> list[tuple[int, ...]]:
+        """Return for every word of a sentence the places of the features that it adds."""
+        running = RunningSum(self)
+        return [running.read(word) for word in words]
+
+    def _sum(self, features: Iterable[str]) -> tuple[int, ...]:
+        found = self._places.get
+        return tuple([place for feature in features if (place := found(feature)) is not None])
+
+
+class RunningSum(Generic[_Sum]):
     """The sum of a sentence that is being read.
 
     Attributes:
         value: The sum so far.
     """
 
-    __slots__ = ("_before", "_clause", "_first", "_model", "_second", "value")
+    __slots__ = ("_before", "_clause", "_first", "_model", "_second", "_steps", "_vicinities", "value")
 
-    def __init__(self, model: LinearModel) -> None:
-        self._model = model
+    def __init__(self, model: FeatureSums[_Sum]) -> None:
+        self._model: FeatureSums[_Sum] = model
+        self._steps: dict[tuple[str, str, str], tuple[_Sum, int]] = model.steps
+        self._vicinities: dict[int, _Sum] = model.vicinities
         self._before = self._second = BEGINNING
-        self._clause: list[tuple[str, ...]] = []
+        self._clause: list[int] = []
         self._first = ""
-        self.value = model.bias
+        self.value: _Sum = model.nothing
 
-    def read(self, word: str) -> float:
+    def read(self, word: str) -> _Sum:
         """Take the next word and return what it added."""
-        model = self._model
+        second, before = self._second, self._before
+        self._second, self._before = before, word
         if word in BREAKS:
-            added = model.word(word)
+            added = self._model.word(word)
             self._clause = []
-        else:
-            added = model.step(self._second, self._before, word)
-            kinds = model.kinds(word)
-            clause = self._clause
-            if not clause:
-                added += model.opening(word, "S")
-            elif kinds:
-                for near in clause[-WINDOW:-1]:
-                    if near:
-                        added += model.vicinity(near, kinds)
-            if not self._first:
-                self._first = word
-            if word == "?":
-                added += model.opening(self._first, "Q")
-            clause.append(kinds)
-        self._second, self._before = self._before, word
+            self.value += added
+            return added
+        step = self._steps.get((second, before, word))
+        added, kinds = self._model.step(second, before, word) if step is None else step
+        clause = self._clause
+        if not clause:
+            added += self._model.opening(word, "S")
+        elif kinds:
+            vicinities = self._vicinities
+            for near in clause[-WINDOW:-1]:
+                if near:
+                    value = vicinities.get(near << _KINDS_BITS | kinds)
+                    added += self._model.vicinity(near, kinds) if value is None else value
+        if not self._first:
+            self._first = word
+        if word == "?":
+            added += self._model.opening(self._first, "Q")
+        clause.append(kinds)
         self.value += added
         return added
 
@@ -170,7 +203,7 @@ def slack(number: int, word: str) -> float:
 
 def highest_sum(model: LinearModel, words: Iterable[str]) -> float:
     """Return the highest sum that a sentence reaches while it is read, less the slack of its first words."""
-    running = RunningScore(model)
+    running = RunningSum(model)
     highest = -math.inf
     for number, word in enumerate(words, start=1):
         running.read(word)
@@ -178,33 +211,14 @@ def highest_sum(model: LinearModel, words: Iterable[str]) -> float:
     return highest
 
 
-class _Collector(LinearModel):
-    """Keeps the features of what is read instead of adding up their weights."""
+class _Features(FeatureSums[tuple[str, ...]]):
+    """The features themselves."""
 
-    def __init__(self, kinds: WordKinds) -> None:
-        super().__init__(0.0, {}, kinds)
-        self.found: list[str] = []
-
-    def _kept(self, values: dict[_Key, float], key: _Key, value: float) -> float:
-        return value
-
-    def _sum(self, features: Iterable[str]) -> float:
-        self.found.extend(features)
-        return 0.0
-
-
-def features_by_word(words: Iterable[str], kinds: WordKinds) -> list[list[str]]:
-    """Return for every word of a sentence the features that it adds."""
-    collector = _Collector(kinds)
-    running = RunningScore(collector)
-    by_word = []
-    for word in words:
-        collector.found = []
-        running.read(word)
-        by_word.append(collector.found)
-    return by_word
+    def _sum(self, features: Iterable[str]) -> tuple[str, ...]:
+        return tuple(features)
 
 
 def count_features(words: Iterable[str], kinds: WordKinds) -> Counter[str]:
     """Return how often each feature occurs in a sentence."""
-    return Counter(feature for added in features_by_word(words, kinds) for feature in added)
+    running = RunningSum(_Features((), kinds))
+    return Counter([feature for word in words for feature in running.read(word)])
