@@ -77,7 +77,7 @@ def _checks(
         yield first
     if settings is None:
         return
-    from guidance_agent.cli.checks import configuration, services
+    from guidance_agent.cli.checks import configuration, phoenix, services
 
     yield configuration.check_settings(settings, arguments)
     yield configuration.check_keys(settings, os.environ)
@@ -94,6 +94,7 @@ def _checks(
         yield judgements
     yield services.check_knowledge(settings)
     yield asyncio.run(services.check_simulator())
+    yield phoenix.check_phoenix(settings.data_dir)
     if online and models.status != "fail":
         yield asyncio.run(services.check_online(settings))
 

@@ -124,9 +124,9 @@ def _run(
             _announce(server.keep(), as_json=as_json)
             margin.note("It runs in the background. To end it: guidance-agent phoenix --stop")
             return ExitCode.DONE
-        _announce(server.local, as_json=as_json)
-        margin.note("Ctrl-C ends it.")
         try:
+            _announce(server.local, as_json=as_json)
+            margin.note("Ctrl-C ends it.")
             server.wait()
         except KeyboardInterrupt:
             margin.note("Ending Phoenix.")

@@ -141,11 +141,11 @@ class PhoenixServer:
                 start_new_session=True,
             )
         mark = process_mark(process.pid)
+        if mark is None:
+            raise PhoenixError(f"Process {process.pid} cannot be told from others: neither /proc nor `ps` can be used.")
         self._wait_until_it_answers(process)
         self._check_listeners(process)
         self._check_foreign_host()
-        if mark is None or process.poll() is not None:
-            raise self._ended_early(process)
         self._local = LocalPhoenix(
             pid=process.pid,
             mark=mark,
