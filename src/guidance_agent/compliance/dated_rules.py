@@ -6,13 +6,15 @@ sentence; a wrong one is a cue like any other, and so is a word that makes a fig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 
+from guidance_agent.compliance.figure_growth import GrowingFigures
 from guidance_agent.compliance.figures import FigureChecker, FigureFinding
 from guidance_agent.compliance.judging_rules import CueReader, SentenceRules
 from guidance_agent.compliance.language import Token, Words
-from guidance_agent.compliance.quantities import QuantityReader, holds_number
+from guidance_agent.compliance.quantities import holds_number
 from guidance_agent.compliance.rules_version import gate_rules_version
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
 from guidance_agent.compliance.standard_rules import sentence_rules
@@ -54,6 +56,11 @@ class DatedRules:
     def reader(self, before: str) -> CueReader:
         return _DatedReader(self._sentences.reader(before), self._figures, self._day, before)
 
+    def passes(self, words: Sequence[str]) -> bool:
+        if not self._figures.stating_words.isdisjoint(words):
+            return False
+        return not any(map(_is_number, words)) and self._sentences.passes(words)
+
     def judge(self, words: Words, text: str, before: str) -> SentenceVerdict:
         verdict = self._sentences.judge(words, text, before)
         if not self._figures.may_speak_of(words):
@@ -71,51 +78,39 @@ class DatedRules:
 
 
 class _DatedReader:
-    __slots__ = (
-        *("_before", "_calling", "_day", "_figures", "_is_after_number", "_numbers", "_read", "_reader", "_tokens"),
-        "waits",
-    )
+    __slots__ = ("_calling", "_figures", "_growing", "_is_after_number", "_read", "_reader", "_tokens", "waits")
 
     def __init__(self, reader: CueReader, figures: FigureChecker, day: date, before: str) -> None:
         self._reader = reader
         self._read = reader.read
         self._figures = figures
-        self._day = day
-        self._before = before
-        self._tokens: list[Token] = []
+        self._growing = GrowingFigures(figures, day, before)
+        self._tokens = self._growing.tokens
         self._calling = figures.stating_words
         """Words at which it is worth looking; without a number there can only be a statement of another time."""
         self._is_after_number = False
-        self._numbers: QuantityReader | None = None
         self.waits = False
 
-    def read(self, token: Token) -> int | None:
+    def read(self, token: Token, text: str) -> int | None:
         self._tokens.append(token)
-        place = self._read(token)
+        place = self._read(token, text)
         if place is not None:
             return place
-        text = token[0]
-        if _is_number(text):
+        word = token[0]
+        if _is_number(word):
             self._is_after_number = self.waits = True
-            if self._numbers is None:
-                self._numbers = QuantityReader()
-                self._calling = self._figures.naming_words
+            self._growing.holds_number()
+            self._calling = self._figures.naming_words
             return None
         self.waits = self._reader.waits
         if self._is_after_number:
             self._is_after_number = False
-            return self._wrong_figure()
-        return self._wrong_figure() if text in self._calling else None
-
-    def _wrong_figure(self) -> int | None:
-        # Offsets are all that is wanted here: what the tokens say is enough, without the text that they were read from.
-        figures = self._figures
-        wrong = figures.check_growing(
-            Words(self._tokens), "", on=self._day, before=figures.context(self._before), reader=self._numbers
-        )
-        if not wrong:
+        elif word not in self._calling:
             return None
-        return next(number for number, token in enumerate(self._tokens) if token.end > wrong[0].start)
+        start = self._growing.wrong_from(text)
+        if start is None:
+            return None
+        return next(number for number, token in enumerate(self._tokens) if token.end > start)
 
 
 @lru_cache(maxsize=4_096)

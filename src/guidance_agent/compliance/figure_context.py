@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
+from guidance_agent.compliance.figure_index import Called, TopicIndex
 from guidance_agent.compliance.figure_topics import Sought
 from guidance_agent.compliance.language import Words, tokens_without_places
 from guidance_agent.compliance.patterns import Alphabet
@@ -49,12 +50,19 @@ class FigureContext:
     def __init__(self, words: Words | str, alphabet: Alphabet) -> None:
         self._given = words
         self._alphabet = alphabet
+        self._called: Called | None = None
         self._found: dict[tuple[Sought, ...], bool] = {}
 
     @cached_property
     def vocabulary(self) -> frozenset[str]:
         """All words of `stretch`, and some more: those that are parts of its numbers, and every mark."""
         return self._words.vocabulary | MARKS
+
+    def called(self, index: TopicIndex) -> Called:
+        """Return what `vocabulary` calls for; some more than the words of `stretch` do."""
+        if self._called is None:
+            self._called = index.called(self.vocabulary)
+        return self._called
 
     @cached_property
     def _words(self) -> Words:

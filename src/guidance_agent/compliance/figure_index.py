@@ -54,12 +54,12 @@ class TopicIndex:
         self._topics = sorted(topics, key=lambda topic: topic.id)
         self._width = len(self._topics)
         self._mask = (1 << self._width) - 1
-        self._by_word: dict[str, int] = {}
+        self.by_word: dict[str, int] = {}
         """For each word the four sets of `Called` in one number."""
-        self._always = 0
+        self.always = 0
         """What a pattern that needs no word calls for everywhere."""
         self._index_words()
-        self._words = frozenset(self._by_word)
+        self._words = frozenset(self.by_word)
         self._accepting = {
             kind: sum(1 << number for number, topic in enumerate(self._topics) if kind in topic.accepts)
             for kind in ("gbp", "big", "pct", "span", "num", "date")
@@ -71,9 +71,13 @@ class TopicIndex:
 
     def called(self, vocabulary: frozenset[str]) -> Called:
         """Return what words call for."""
-        by_word, packed = self._by_word, self._always
+        by_word, packed = self.by_word, self.always
         for word in self._words & vocabulary:
             packed |= by_word[word]
+        return self.unpacked(packed)
+
+    def unpacked(self, packed: int) -> Called:
+        """Return the four sets of one number: what values of `by_word` and `always` together call for."""
         mask, width = self._mask, self._width
         return Called(packed & mask, packed >> width & mask, packed >> 2 * width & mask, packed >> 3 * width)
 
@@ -109,9 +113,9 @@ class TopicIndex:
                 bit = 1 << (number + sort * self._width)
                 for pattern in patterns:
                     for word in pattern.needs:
-                        self._by_word[word] = self._by_word.get(word, 0) | bit
+                        self.by_word[word] = self.by_word.get(word, 0) | bit
                     if not pattern.needs:
-                        self._always |= bit
+                        self.always |= bit
 
     def _find_fitting(self, kind: QuantityKind, value: Decimal, per: str, unit: str, is_vague: bool) -> int:
         found = 0

@@ -14,9 +14,9 @@ from guidance_agent.compliance.figure_times import Claim, claim_at, names_other_
 from guidance_agent.compliance.figure_topics import FigureTopic, Sought
 from guidance_agent.compliance.figure_values import is_value
 from guidance_agent.compliance.figure_wording import word_list
-from guidance_agent.compliance.language import Words
 from guidance_agent.compliance.patterns import Alphabet
-from guidance_agent.compliance.quantities import Quantity
+from guidance_agent.compliance.quantities import Quantity, QuantityReader
+from guidance_agent.compliance.sums import may_state_sum
 
 __all__ = ["FigureReading", "FigureSentence", "NameSpan", "WrongFigure", "names_in"]
 
@@ -31,15 +31,16 @@ class FigureSentence:
 
     def __init__(
         self,
-        read: tuple[Words, list[Quantity | None]],
+        read: QuantityReader,
         text: str,
         on: date,
         before: FigureContext | None,
         index: TopicIndex,
         alphabet: Alphabet,
     ) -> None:
-        self.marked, self.quantities = read
+        self.marked, self.quantities = read.words, read.found
         self.here = Stretch(self.marked, alphabet)
+        self.may_state_sum = may_state_sum(read.numbers)
         self.text = text
         self.on = on
         self.before = before

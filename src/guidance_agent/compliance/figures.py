@@ -19,7 +19,7 @@ from guidance_agent.compliance.figure_statements import Statements
 from guidance_agent.compliance.figure_topics import figure_rules
 from guidance_agent.compliance.figure_values import is_value
 from guidance_agent.compliance.language import Words
-from guidance_agent.compliance.quantities import QuantityReader, holds_number
+from guidance_agent.compliance.quantities import MARKS, QuantityReader, holds_number
 from guidance_agent.compliance.sums import StatedSum, stated_sums
 from guidance_agent.knowledge.loader import Knowledge
 
@@ -63,15 +63,16 @@ class FigureChecker:
         self.topics = rules.topics
         self._alphabet = rules.alphabet
         self._statements = Statements(rules.statements, rules.alphabet)
-        self._index = TopicIndex(rules.topics)
+        self.stating_words = self._statements.words
+        """Words of which every statement of another time has one."""
+        self.index = TopicIndex(rules.topics)
         self.naming_words = frozenset().union(*(sought.needs for topic in self.topics for sought in topic.names))
         """Words of which every name of a figure has one."""
+        self.called_by_marks = 0
+        """What marks call for that stand for numbers, as values of the index."""
+        for mark in MARKS:
+            self.called_by_marks |= self.index.by_word.get(mark, 0)
         self.context = lru_cache(maxsize=_CONTEXTS)(self._read_context)
-
-    @property
-    def stating_words(self) -> frozenset[str]:
-        """Words of which every statement of another time has one."""
-        return self._statements.words
 
     def may_speak_of(self, words: Words) -> bool:
         """Whether a sentence can hold anything that `check` finds; costs much less than `check`."""
@@ -89,20 +90,18 @@ class FigureChecker:
             before: What stands before it, such as the question that it answers.
         """
         context = FigureContext(before, self._alphabet) if isinstance(before, Words) else before
-        reader = QuantityReader(text) if holds_number(words) else None
-        return self.check_growing(words, text, on=on, before=context, reader=reader)
+        found = list(self.untimely(words, text, on=on, before=context))
+        if holds_number(words):
+            reader = QuantityReader()
+            reader.read(words.tokens, text)
+            found += self.wrong_figures(reader, text, on=on, before=context)
+        found.sort(key=lambda finding: (finding.start, finding.end))
+        return found
 
-    def check_growing(
-        self, words: Words, text: str, *, on: date, before: FigureContext | None, reader: QuantityReader | None
-    ) -> list[FigureFinding]:
-        """Return what is wrong in a sentence so far.
-
-        Args:
-            words, text, on, before: As in `check`.
-            reader: What has read the numbers of the sentence so far; None as long as it has no number.
-        """
-        found = [
-            FigureFinding(
+    def untimely(self, words: Words, text: str, *, on: date, before: FigureContext | None) -> Iterator[FigureFinding]:
+        """Yield what a sentence states as if it held already; arguments as in `check`."""
+        for statement, start, end in self._statements.untimely(words, on=on, before=before):
+            yield FigureFinding(
                 check="figure_year",
                 start=start,
                 end=end,
@@ -113,17 +112,16 @@ class FigureChecker:
                 fact=statement.fact,
                 score=0.9,
             )
-            for statement, start, end in self._statements.untimely(words, on=on, before=before)
-        ]
-        if reader is not None:
-            read = reader.read(words.tokens)
-            if any(read[1]):
-                found += self._figures(FigureSentence(read, text, on, before, self._index, self._alphabet))
-        found.sort(key=lambda finding: (finding.start, finding.end))
-        return found
+
+    def wrong_figures(
+        self, read: QuantityReader, text: str, *, on: date, before: FigureContext | None
+    ) -> Iterator[FigureFinding]:
+        """Yield which numbers of a sentence are wrong, once they have been read; other arguments as in `check`."""
+        if read.numbers:
+            yield from self._figures(FigureSentence(read, text, on, before, self.index, self._alphabet))
 
     def _figures(self, sentence: FigureSentence) -> Iterator[FigureFinding]:
-        sums = list(stated_sums(sentence.marked, sentence.quantities))
+        sums = list(stated_sums(sentence.marked, sentence.quantities)) if sentence.may_state_sum else []
         yield from (_wrong_sum(each, each.right, sentence) for each in sums if each.right is not None)
         readings = self._readings(sentence)
         if not any(reading.may_be_wrong for reading in readings):
@@ -147,7 +145,7 @@ class FigureChecker:
 
     def _readings(self, sentence: FigureSentence) -> list[FigureReading]:
         """Return what the sentence says of each figure, unless none of it can be wrong."""
-        index, context = self._index, sentence.before
+        index, context = self.index, sentence.before
         fitting = sentence.any_fitting
         if not fitting:
             return []
@@ -159,7 +157,7 @@ class FigureChecker:
             before = NOTHING_CALLED
         else:
             # Seldom does what stands before call for anything, and its words without their places tell.
-            before = index.called(context.vocabulary)
+            before = context.called(index)
             possible = fitting & (called.any_topic | before.any_topic) & called.collecting(before, elliptic)
             if not possible or not (possible & suspects or sentence.speaks_of_other_time):
                 return []
@@ -180,7 +178,7 @@ class FigureChecker:
         self, topics: int, sentence: FigureSentence, spans: dict[str, list[NameSpan]]
     ) -> dict[int, FigureReading]:
         found = {}
-        for bit, topic in self._index.topics(topics):
+        for bit, topic in self.index.topics(topics):
             reading = FigureReading(topic, bit, sentence)
             reading.collect(spans)
             if reading.places:

@@ -41,6 +41,20 @@ class FittedRules:
     def reader(self, before: str) -> CueReader:
         return _FittedReader(self._models)
 
+    def passes(self, words: Sequence[str]) -> bool:
+        threshold = self._models.cue_from
+        running = RunningSum(self._models.cue)
+        read = running.read
+        number = 0
+        for shape in map(shape_of, words):
+            if shape:
+                number += 1
+                read(shape)
+                value = running.value
+                if value >= threshold and value - slack(number, shape) >= threshold:
+                    return False
+        return True
+
     def judge(self, words: Words, text: str, before: str) -> SentenceVerdict:
         models = self._models
         said = spoken(words.tokens)
@@ -78,17 +92,17 @@ class _FittedReader:
         self._opening_at = 0
         self.waits = False
 
-    def read(self, token: Token) -> int | None:
-        text = token[0]
+    def read(self, token: Token, text: str) -> int | None:
+        written = token[0]
         number = self._tokens
         self._tokens = number + 1
         was_opening, opening_at = self.waits, self._opening_at
         if was_opening or not self._clause:
-            self._follow(text, number)
-        elif text in CLAUSE_MARKS:
+            self._follow(written, number)
+        elif written in CLAUSE_MARKS:
             # What has once left the openings is none of them before the next clause.
             self._clause = ""
-        word = shape_of(text)
+        word = shape_of(written)
         if not word:
             return None
         self._words = words = self._words + 1

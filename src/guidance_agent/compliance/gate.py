@@ -17,8 +17,8 @@ from functools import lru_cache
 
 from guidance_agent.compliance.clauses import clause_start
 from guidance_agent.compliance.decided import DEFAULT_CHECK, DecidedLine, Held, UndecidedPolicy, gravest
-from guidance_agent.compliance.judging_rules import SentenceRules
-from guidance_agent.compliance.language import LONGEST_WORD, Token, Words, word_tokens
+from guidance_agent.compliance.judging_rules import CueReader, SentenceRules
+from guidance_agent.compliance.language import LONGEST_WORD, Token, Words, word_texts, word_tokens
 from guidance_agent.compliance.policy import CheckPolicy
 from guidance_agent.compliance.released import Answer, Marked, OpenGate, Question, Released, TextGate, Withholding
 from guidance_agent.compliance.sentences import SentenceVerdict
@@ -42,6 +42,7 @@ _ABBREVIATION = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_ABBREVIATION = 10
+_LEADING_SIGNS = ("£", "￡")
 
 
 _new = tuple.__new__
@@ -52,6 +53,12 @@ _new = tuple.__new__
 def _may_end(piece: str) -> bool:
     found = _BOUNDARY.search(piece)
     return found is not None and found.end() == len(piece)
+
+
+@lru_cache(maxsize=16_384)
+def _leads_on(piece: str) -> bool:
+    """Whether a piece ends in a sign that belongs to the number behind the space."""
+    return piece.rstrip().endswith(_LEADING_SIGNS)
 
 
 def _unheard(start: int, verdict: SentenceVerdict) -> None:
@@ -102,7 +109,7 @@ class SentenceGate:
         self._held_from: int | None = None
         self._tokens: list[Token] = []
         self._before = before[-CONTEXT:]
-        self._reader = rules.reader(self._before)
+        self._reader: CueReader | None = None
         self._place = 0
         """Characters of the text before the sentence that is being read."""
         self.sentences = 0
@@ -156,17 +163,49 @@ class SentenceGate:
 
     def _read_words(self, pieces: Sequence[str]) -> None:
         """Read what follows in the text: words, each with the space after it."""
-        end, tokens, reader, held_from = self._read, self._tokens, self._reader, self._held_from
-        free = self._free
-        for piece in pieces:
+        place = 0
+        while place < len(pieces):
+            passed = 0 if self._read else self._pass_sentence(pieces, place)
+            place = place + passed if passed else self._read_sentence(pieces, place)
+
+    def _pass_sentence(self, pieces: Sequence[str], first: int) -> int:
+        """Read a sentence of which nothing has been read, if it is there as a whole and carries no cue.
+
+        Returns:
+            How many pieces it had; 0 for a sentence that has to be read word by word.
+        """
+        words: list[str] = []
+        end = 0
+        for number in range(first, len(pieces)):
+            piece = pieces[number]
+            end += len(piece)
+            words += word_texts(piece)
+            if len(words) >= LONGEST_SENTENCE:
+                return 0
+            if _may_end(piece) and self._is_end(end):
+                if not self._rules.passes(words):
+                    return 0
+                self._line.put_text(self._text[:end])
+                self._ended(end, has_words=bool(words))
+                return number + 1 - first
+        return 0
+
+    def _read_sentence(self, pieces: Sequence[str], first: int) -> int:
+        """Read words up to the end of the sentence, or all of them, and return the number of the piece after it."""
+        end, tokens, free, held_from, text = self._read, self._tokens, self._free, self._held_from, self._text
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = self._rules.reader(self._before)
+        for number in range(first, len(pieces)):
+            piece = pieces[number]
             began, end = end, end + len(piece)
-            for word, first, last in word_tokens(piece):
-                token = _new(Token, (word, began + first, began + last))
+            for word, start, last in word_tokens(piece):
+                token = _new(Token, (word, began + start, began + last))
                 tokens.append(token)
-                if held_from is None and (place := reader.read(token)) is not None:
-                    held_from = max(free, tokens[clause_start(tokens, place)].start)
+                if held_from is None and (place := reader.read(token, text)) is not None:
+                    held_from = self._hold_from(free, tokens[clause_start(tokens, place)].start)
             if held_from is None:
-                if not reader.waits or end - free > LONGEST_WAIT:
+                if (not reader.waits and not _leads_on(piece)) or end - free > LONGEST_WAIT:
                     free = end
                 is_held_too_long = False
             else:
@@ -175,8 +214,13 @@ class SentenceGate:
             if is_end or is_held_too_long or len(tokens) >= LONGEST_SENTENCE:
                 self._free, self._held_from = free, held_from
                 self._end_sentence(end, ends=is_end)
-                end, tokens, reader, held_from, free = 0, self._tokens, self._reader, None, 0
+                return number + 1
         self._read, self._free, self._held_from = end, free, held_from
+        return len(pieces)
+
+    def _hold_from(self, free: int, start: int) -> int:
+        """Return where what begins at `start` is held from: with the sign that leads on to it."""
+        return free if self._text[free:start].strip() in _LEADING_SIGNS else max(free, start)
 
     def _is_end(self, end: int) -> bool:
         before = self._text[max(0, end - _LONGEST_ABBREVIATION) : end]
@@ -192,9 +236,16 @@ class SentenceGate:
         self._let_out()
         if self._held_from is not None:
             self._judge(self._held_from, end, ends)
-        elif self._tokens:
+            self.sentences += bool(self._tokens)
+            self._forget_sentence(end)
+        else:
+            self._ended(end, has_words=bool(self._tokens))
+
+    def _ended(self, end: int, *, has_words: bool) -> None:
+        """Go on behind a sentence that was not held."""
+        if has_words:
             self._line.put_end()
-        self.sentences += bool(self._tokens)
+            self.sentences += 1
         self._forget_sentence(end)
 
     def _forget_sentence(self, end: int) -> None:
@@ -204,7 +255,7 @@ class SentenceGate:
         self._read = self._free = self._out = 0
         self._held_from = None
         self._tokens = []
-        self._reader = self._rules.reader(self._before)
+        self._reader = None
 
     def _judge(self, held_from: int, end: int, ends: bool) -> None:
         text = self._text[:end]

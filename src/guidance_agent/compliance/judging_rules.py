@@ -7,6 +7,7 @@ text gets the same answer, word by word and as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from guidance_agent.compliance.language import Token, Words
@@ -22,8 +23,11 @@ class CueReader(Protocol):
     def waits(self) -> bool:
         """Whether the words so far may begin a cue, so that they are kept back until the next word is read."""
 
-    def read(self, token: Token) -> int | None:
+    def read(self, token: Token, text: str) -> int | None:
         """Take the next token.
+
+        Args:
+            text: Where the token's offsets point, up to its end at least.
 
         Returns:
             The number of the token in the sentence at which a cue begins, once one is complete; None so far. Nothing
@@ -40,6 +44,12 @@ class SentenceRules(Protocol):
 
     def reader(self, before: str) -> CueReader:
         """Return the reader of one sentence; `before` is as in `judge`."""
+
+    def passes(self, words: Sequence[str]) -> bool:
+        """Whether a whole sentence of these words carries no cue, whatever stands before it.
+
+        False where only reading it word by word tells.
+        """
 
     def judge(self, words: Words, text: str, before: str) -> SentenceVerdict:
         """Judge a sentence.

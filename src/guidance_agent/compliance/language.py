@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-__all__ = ["LONGEST_WORD", "Token", "Words", "tokens_of", "tokens_without_places", "word_tokens"]
+__all__ = ["LONGEST_WORD", "Token", "Words", "tokens_of", "tokens_without_places", "word_texts", "word_tokens"]
 
 LONGEST_WORD = 64
 """Characters after which a run of letters counts as a word, so that nothing waits for the end of an endless one."""
@@ -98,6 +98,12 @@ def _tokens_in(run: str) -> tuple[Token, ...]:
 def word_tokens(word: str) -> tuple[Token, ...]:
     """Return the tokens of a word with the space after it, their places counted from its first character."""
     return _tokens_in(word)
+
+
+@lru_cache(maxsize=16_384)
+def word_texts(word: str) -> tuple[str, ...]:
+    """Return the texts of `word_tokens`."""
+    return tuple([token.text for token in word_tokens(word)])
 
 
 class Words:

@@ -115,35 +115,57 @@ def holds_number(words: Words) -> bool:
 
 def quantities_of(words: Words, text: str) -> tuple[Words, list[Quantity | None]]:
     """Return the sentence with marks for its numbers, and for each of its tokens the number that it stands for."""
-    return QuantityReader(text).read(words.tokens)
+    reader = QuantityReader()
+    reader.read(words.tokens, text)
+    return reader.words, reader.found
 
 
 class QuantityReader:
     """Reads the numbers of a sentence that grows: what no further word can change is read once.
 
-    Args:
-        text: The text into which the offsets of the tokens point.
+    Attributes:
+        marked: The words, each number among them replaced by its mark.
+        found: For each of them the number that it stands for.
+        numbers: The numbers, each with its place among them.
     """
 
-    __slots__ = ("_found", "_marked", "_place", "_text")
+    __slots__ = ("_place", "_settled", "found", "marked", "numbers")
 
-    def __init__(self, text: str = "") -> None:
-        self._text = text
-        self._marked: list[Token] = []
-        self._found: list[Quantity | None] = []
+    def __init__(self) -> None:
+        self.marked: list[Token] = []
+        self.found: list[Quantity | None] = []
+        self.numbers: list[tuple[int, Quantity]] = []
+        self._settled = 0
+        """How many of `marked` no further word can change."""
         self._place = 0
-        """How many tokens are settled."""
+        """How many tokens those are."""
 
-    def read(self, tokens: Sequence[Token]) -> tuple[Words, list[Quantity | None]]:
-        """Return the sentence as `quantities_of` does; `tokens` begin with those of the call before."""
-        tokens = tokens[:_LONGEST]
-        marked, found, place = self._marked.copy(), self._found.copy(), self._place
-        length, settled, is_settling = len(tokens), len(marked), True
+    @property
+    def words(self) -> Words:
+        """What has been read so far, as `quantities_of` returns it."""
+        return Words(self.marked)
+
+    def read(self, tokens: Sequence[Token], text: str) -> None:
+        """Read a sentence so far.
+
+        Args:
+            tokens: Begin with those of the call before.
+            text: Where the offsets of the tokens point, up to the end of the last one at least.
+        """
+        marked, found, numbers, place = self.marked, self.found, self.numbers, self._place
+        del marked[self._settled :], found[self._settled :]
+        while numbers and numbers[-1][0] >= self._settled:
+            numbers.pop()
+        if len(tokens) > _LONGEST:
+            tokens = tokens[:_LONGEST]
+        length, is_settling = len(tokens), True
         while place < length:
             token = tokens[place]
             first = token[0]
+            # An article may begin a number with the word that comes next.
+            is_settling = is_settling and not (first in _ARTICLES and place + 1 == length)
             if _may_begin(first) and (first not in _ARTICLES or _text(tokens, place + 1) in _AFTER_ARTICLE):
-                read = _date_at(tokens, place) or _number_at(tokens, place, self._text)
+                read = _date_at(tokens, place) or _number_at(tokens, place, text)
                 end = place + 1 if read is None else read[1]
                 # Zeros may be many before a number ends, and a scale that begins a sentence looks at the other end.
                 is_open = first == "zero" or (place == 0 and first in _SCALES)
@@ -153,6 +175,7 @@ class QuantityReader:
                     found.append(None)
                 else:
                     quantity = read[0]
+                    numbers.append((len(marked), quantity))
                     marked.append(Token(f"#{quantity.kind}", quantity.start, quantity.end))
                     found.append(quantity)
                 place = end
@@ -161,9 +184,7 @@ class QuantityReader:
                 found.append(None)
                 place += 1
             if is_settling:
-                settled, self._place = len(marked), place
-        self._marked, self._found = marked[:settled], found[:settled]
-        return Words(marked), found
+                self._settled, self._place = len(marked), place
 
 
 @lru_cache(maxsize=16_384)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from guidance_agent.compliance.language import Words
 from guidance_agent.compliance.quantities import Quantity
 
-__all__ = ["StatedSum", "stated_sums"]
+__all__ = ["StatedSum", "may_state_sum", "stated_sums"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +133,14 @@ _ABOUT = frozenset(("about", "around", "roughly", "nearly", "almost", "approxima
 _ABOUT_REACH = 24
 _DENIED = re.compile(r"\b(?:not|n't|wrong|wrongly|mistake|myth) (?:\S+ ){0,2}\Z")
 _LOOSE = Decimal("0.025")
+
+
+def may_state_sum(numbers: Sequence[tuple[int, Quantity]]) -> bool:
+    """Whether numbers can be those of a sum; costs next to nothing."""
+    if len(numbers) < 2:
+        return False
+    kinds = [quantity.kind for _, quantity in numbers]
+    return kinds.count("gbp") + kinds.count("big") >= 2 or ("pct" in kinds and "span" in kinds)
 
 
 def stated_sums(marked: Words, quantities: Sequence[Quantity | None]) -> Iterator[StatedSum]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from guidance_agent.compliance.language import Token, Words
 from guidance_agent.compliance.sentences import Finding, SentenceVerdict
 
@@ -16,7 +18,7 @@ class _Reader:
         self._number = -1
         self.waits = False
 
-    def read(self, token: Token) -> int | None:
+    def read(self, token: Token, text: str) -> int | None:
         self._number += 1
         self.waits = token.text == OPENING
         return self._number if token.text in {**BREACHES, **DOUBTS, HARMLESS: ""} else None
@@ -29,6 +31,9 @@ class WordRules:
 
     def reader(self, before: str) -> _Reader:
         return _Reader()
+
+    def passes(self, words: Sequence[str]) -> bool:
+        return {*BREACHES, *DOUBTS, HARMLESS}.isdisjoint(words)
 
     def judge(self, words: Words, text: str, before: str) -> SentenceVerdict:
         known = {**DOUBTS, **BREACHES}
