@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from guidance_agent.llm.response_cache import ResponseCache
     from guidance_agent.provider_simulator import ProviderSimulator
     from guidance_agent.retrieval.retriever import Retriever
+    from guidance_agent.tracing.tracer import Tracing
 
 __all__ = ["Runtime", "RuntimeRole"]
 
@@ -54,6 +55,13 @@ RATING_SECONDS = 30.0
 
 class Runtime:
     """The services of one process, to be shared by its advisors; an async context manager.
+
+    Args:
+        settings: None loads them from file and environment.
+        clock: Wall clock, monotonic clock and ids; None is the real one.
+        environ: Where provider keys and the variables of tracing are read; None is the process environment.
+        role: What the process is for.
+        tracing: Makes the spans, and stays open; None is what the settings say.
 
     Raises, on entering:
         ConfigurationError: when models, keys, knowledge or files cannot work.
@@ -77,6 +85,7 @@ class Runtime:
     simulated: bool
     validator: GuidanceValidator
     sentence_judge: SentenceJudge | None
+    tracing: Tracing
 
     def __init__(
         self,
@@ -85,7 +94,9 @@ class Runtime:
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
         role: RuntimeRole = "app",
+        tracing: Tracing | None = None,
     ) -> None:
+        self._given_tracing = tracing
         self._given_settings = settings or Settings.load()
         self.settings = self._given_settings
         self.clock = clock or SystemClock()
@@ -107,6 +118,7 @@ class Runtime:
             raise ConfigurationError("This runtime is already open. Share it, or make another.")
         self.settings = self._given_settings
         async with contextlib.AsyncExitStack() as stack:
+            await self._open_tracing(stack)
             await self._open_records(stack)
             await self._open_models(stack)
             await self._open_knowledge(stack)
@@ -141,6 +153,26 @@ class Runtime:
         retrieved, self._retrieved = self._retrieved, set()
         await self.memory.touch(retrieved)
 
+    async def _open_tracing(self, stack: contextlib.AsyncExitStack) -> None:
+        from guidance_agent.tracing.tracer import NO_TRACING
+
+        if self._given_tracing is not None or self.settings.tracing == "off":
+            self.tracing = self._given_tracing or NO_TRACING
+            return
+        from guidance_agent import __version__
+        from guidance_agent.phoenix.local import local_phoenix
+        from guidance_agent.tracing.setup import open_tracing
+
+        def local() -> str | None:
+            server = local_phoenix(self.settings.data_dir)
+            return None if server is None else server.endpoint
+
+        self.tracing = await asyncio.to_thread(
+            open_tracing, self.settings, self._environ, version=__version__, find_local=local
+        )
+        if self.tracing.is_on:
+            stack.push_async_callback(asyncio.to_thread, self.tracing.close)
+
     async def _open_records(self, stack: contextlib.AsyncExitStack) -> None:
         from guidance_agent.core.database import Database, database_url
         from guidance_agent.core.journal import Journal
@@ -166,7 +198,12 @@ class Runtime:
             await self._start_simulator(stack)
         sinks = [UsageLedger(self.journal, simulated=self.simulated)]
         gateway = ModelGateway(
-            self.settings, environ=self._environ, clock=self.clock, sinks=sinks, responses=self._response_cache()
+            self.settings,
+            environ=self._environ,
+            clock=self.clock,
+            sinks=sinks,
+            responses=self._response_cache(),
+            tracing=self.tracing,
         )
         self.gateway = await stack.enter_async_context(gateway)
 
@@ -221,7 +258,13 @@ class Runtime:
             embedder = CachedEmbedder(provider, self.database, self.clock, origin=origin)
         self.memory = MemoryStream(self.database, self.clock, embedder)
         self.retriever = Retriever(
-            self.knowledge, self.database, embedder, self.memory, include_simulated=self.simulated, clock=self.clock
+            self.knowledge,
+            self.database,
+            embedder,
+            self.memory,
+            include_simulated=self.simulated,
+            clock=self.clock,
+            tracing=self.tracing,
         )
 
     async def _open_judges(self) -> None:
@@ -252,7 +295,7 @@ class Runtime:
             BackgroundJob(name="importance", interval=RATING_SECONDS, run=rater.run),
             BackgroundJob(name="embeddings", interval=RATING_SECONDS, run=self.memory.embed_pending),
         ]
-        self._background = await stack.enter_async_context(BackgroundWorker(jobs))
+        self._background = await stack.enter_async_context(BackgroundWorker(jobs, self.tracing))
 
     async def _judging_jobs(self, stack: contextlib.AsyncExitStack) -> list[BackgroundJob]:
         from guidance_agent.compliance.judging import LOOK_SECONDS, BackgroundJudging
@@ -270,6 +313,7 @@ class Runtime:
             deadline=timedelta(seconds=self.settings.judge_deadline),
             at_once=self.settings.judge_calls,
             announce=self.journal.announce,
+            tracing=self.tracing,
         )
 
         async def open_durable(perform: Perform, ended: Callable[[], None]) -> DurableRunner:

@@ -21,7 +21,7 @@ from guidance_agent.errors import ConfigurationError, InputError, TurnEndedError
 
 if TYPE_CHECKING:
     from guidance_agent.advisor.judgements import EarlierCorrections
-    from guidance_agent.advisor.turn_run import TurnRun
+    from guidance_agent.advisor.turn_run import TurnPlan, TurnRun
     from guidance_agent.compliance.verdict import Verdict
     from guidance_agent.settings import Settings
 
@@ -338,9 +338,29 @@ class AdvisorAgent:
         *,
         is_refined: bool = False,
     ) -> TurnRun:
-        from guidance_agent.advisor.planning import TurnOptions, plan_turn
+        from guidance_agent.advisor.turn_trace import TurnTrace
 
         services = self._open_services
+        trace = TurnTrace(services.tracing)
+        with trace.planning():
+            plan = await self._planned(services, customer, history, use_reasoning, consultation_id)
+            run = self._run_class(is_refined=is_refined)(plan, services, trace)
+        self._asked.add(plan.consultation_id)
+        task = run.start()
+        self._runs[task] = run
+        task.add_done_callback(self._forget)
+        return run
+
+    async def _planned(
+        self,
+        services: AdvisorServices,
+        customer: CustomerProfile | Mapping[str, Any],
+        history: Sequence[HistoryEntry] | None,
+        use_reasoning: bool,
+        consultation_id: str | None,
+    ) -> TurnPlan:
+        from guidance_agent.advisor.planning import TurnOptions, plan_turn
+
         if not isinstance(customer, CustomerProfile):
             customer = CustomerProfile.parse(customer)
         options = TurnOptions(
@@ -362,12 +382,7 @@ class AdvisorAgent:
             raise TurnInProgressError(
                 f"Consultation {plan.consultation_id!r} still streams its last turn. Close or finish that turn first."
             )
-        run = self._run_class(is_refined=is_refined)(plan, services)
-        self._asked.add(plan.consultation_id)
-        task = run.start()
-        self._runs[task] = run
-        task.add_done_callback(self._forget)
-        return run
+        return plan
 
     @staticmethod
     def _run_class(*, is_refined: bool) -> type[TurnRun]:

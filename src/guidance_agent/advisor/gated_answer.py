@@ -22,10 +22,12 @@ from guidance_agent.compliance.gate import Marked, Question, Released, TextGate,
 from guidance_agent.compliance.sentences import Finding
 from guidance_agent.core.schema import gate_actions
 from guidance_agent.errors import GuidanceAgentError
+from guidance_agent.tracing.attributes import GATE_ANSWER
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from guidance_agent.advisor.turn_trace import GateTrace
     from guidance_agent.core.journal import Row
 
 __all__ = ["AnswerGate", "AnswerSink", "GateAction", "GatedAnswer", "SentenceAsker"]
@@ -105,13 +107,16 @@ class GatedAnswer:
     The gate is made when there is text for it: its rules are read while the model thinks.
     """
 
-    def __init__(self, answer_gate: AnswerGate, outbox: AnswerSink, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, answer_gate: AnswerGate, outbox: AnswerSink, now: Callable[[], datetime], trace: GateTrace
+    ) -> None:
         self._settings = answer_gate
         self._gate: TextGate | None = None
         self._unread = ""
         """What came before there was a gate."""
         self._outbox = outbox
         self._now = now
+        self._trace = trace
         self._actions = 0
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._dropped: list[asyncio.Task[None]] = []
@@ -203,7 +208,11 @@ class GatedAnswer:
             at: Length of the released text.
         """
         held = "" if self._gate is None else self._gate.held
-        return self._row("never_shown", at, at, withheld=held) if held else None
+        if not held:
+            return None
+        row = self._row("never_shown", at, at, withheld=held)
+        self._trace.acted(row)
+        return row
 
     async def _opened(self) -> TextGate:
         """Return the gate, made now if there was none."""
@@ -221,10 +230,16 @@ class GatedAnswer:
             self._tasks[question.number] = task
 
     async def _ask(self, question: Question) -> None:
-        answer = None
+        with self._trace.asked(question) as span:
+            answer = await self._answer_in_time(question)
+            span.set({GATE_ANSWER: answer or "none"})
+        if self._tasks.pop(question.number, None) is not None and self._gate is not None:
+            self._release(self._gate.answer(question.number, answer))
+
+    async def _answer_in_time(self, question: Question) -> Literal["breach", "permitted"] | None:
         try:
             async with asyncio.timeout(self._settings.deadline), self._slots:
-                answer = await self._answer_of(question)
+                return await self._answer_of(question)
         except TimeoutError:
             _logger.info("a sentence was not decided in time: turn=%s check=%s", self._outbox.turn_id, question.check)
         except GuidanceAgentError as error:
@@ -233,8 +248,7 @@ class GatedAnswer:
             )
         except Exception:
             _logger.exception("asking about a sentence failed unexpectedly: turn=%s", self._outbox.turn_id)
-        if self._tasks.pop(question.number, None) is not None and self._gate is not None:
-            self._release(self._gate.answer(question.number, answer))
+        return None
 
     async def _answer_of(self, question: Question) -> Literal["breach", "permitted"] | None:
         if self._settings.asker is None:
@@ -315,6 +329,7 @@ class GatedAnswer:
     ) -> None:
         """Have a row written with what follows; `shown` is the length of the text that it is about."""
         row = self._row(action, 0, 0, check, withheld, replacement, findings, asked)
+        self._trace.acted(row)
         self._outbox.add_row(gate_actions, lambda place: {**row, "start": place, "end": place + shown})
 
     def _row(

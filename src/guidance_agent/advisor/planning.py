@@ -22,6 +22,8 @@ from guidance_agent.advisor.prompts import (
     build_refinement_prompt,
 )
 from guidance_agent.advisor.turn_run import FoundIds, TurnPlan
+from guidance_agent.advisor.turn_trace import share_turn
+from guidance_agent.compliance.validation_trace import note_verdict, validation
 from guidance_agent.core.journal import Row
 from guidance_agent.core.schema import consultations, turns
 from guidance_agent.core.types import AdvisorProfile, CustomerProfile, HistoryEntry
@@ -85,6 +87,8 @@ async def plan_turn(
     consultation = await find_consultation(
         services.records, clock, customer, conversation.history, options.consultation_id, busy=options.busy
     )
+    turn_id = clock.new_id("turn")
+    share_turn(services.tracing, customer, turn_id=turn_id, consultation_id=consultation.id)
     today = clock.today()
     found = await services.retriever.retrieve(
         conversation.question,
@@ -96,7 +100,6 @@ async def plan_turn(
         limits=None if consultation.has_memories else _WITHOUT_MEMORIES,
     )
     context = _context(found, conversation, today, profile_changes(consultation.profile, customer.prompt_values()))
-    turn_id = clock.new_id("turn")
     ids = {"turn_id": turn_id, "consultation_id": consultation.id}
 
     def request(operation: str, model: str, messages: tuple[Message, ...], limit: int) -> ModelRequest:
@@ -124,16 +127,19 @@ async def plan_turn(
         reasoning = request("reasoning", options.reasoning_model, messages, REASONING_TOKENS)
 
     async def judge(text: str, is_complete: bool) -> Verdict:
-        return await services.validator.validate(
-            text,
-            question=conversation.question,
-            history=[entry._asdict() for entry in conversation.history],
-            customer=CustomerProfile.parse({**consultation.profile, "customer_id": customer.customer_id}),
-            complete=is_complete,
-            on=today,
-            turn_id=turn_id,
-            consultation_id=consultation.id,
-        )
+        with validation(services.tracing, text, purpose="candidate") as span:
+            verdict = await services.validator.validate(
+                text,
+                question=conversation.question,
+                history=[entry._asdict() for entry in conversation.history],
+                customer=CustomerProfile.parse({**consultation.profile, "customer_id": customer.customer_id}),
+                complete=is_complete,
+                on=today,
+                turn_id=turn_id,
+                consultation_id=consultation.id,
+            )
+            note_verdict(span, verdict)
+        return verdict
 
     def refine(first: ModelRequest, text: str, verdict: Verdict) -> ModelRequest:
         messages = build_refinement_prompt(
@@ -245,6 +251,7 @@ def _opening(
         "lease_until": journal.lease_until(),
         "started_at": clock.now(),
         "last_sequence": -1,
+        "traceparent": services.tracing.current_span.traceparent,
         "context": {
             **found._asdict(),
             "knowledge_version": services.retriever.knowledge_version,

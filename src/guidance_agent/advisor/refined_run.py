@@ -33,6 +33,7 @@ from guidance_agent.llm.model_stream import ModelStream
 
 if TYPE_CHECKING:
     from guidance_agent.advisor.services import AdvisorServices
+    from guidance_agent.advisor.turn_trace import TurnTrace
 
 __all__ = ["RefinedRun"]
 
@@ -45,15 +46,15 @@ _logger = logging.getLogger("guidance_agent.advisor")
 class RefinedRun(TurnRun):
     """A running turn whose answer has passed its checks before anybody sees it."""
 
-    def __init__(self, plan: TurnPlan, services: AdvisorServices) -> None:
-        super().__init__(plan, services)
+    def __init__(self, plan: TurnPlan, services: AdvisorServices, trace: TurnTrace) -> None:
+        super().__init__(plan, services, trace)
         self._judged: dict[str, Verdict] = {}
         self._judge_costs: list[float | None] = []
         self._is_safe_answer = False
 
     async def _answer(self, notes: str | None) -> None:
         settings, first = self._services.settings.refinement, self.plan.answer(notes)
-        number, candidate = 0, await self._candidate(0, self._services.gateway.stream(first))
+        number, candidate = 0, await self._candidate(0, first)
         while (step := next_step(candidate, number, settings)) == "refine":
             number += 1
             candidate = await self._refined(number, first, candidate)
@@ -68,7 +69,7 @@ class RefinedRun(TurnRun):
 
     async def _refined(self, number: int, first: ModelRequest, last: Candidate) -> Candidate:
         request = self.plan.candidates.refine(first, last.text, last.verdict)
-        return await self._candidate(number, self._services.gateway.stream(request))
+        return await self._candidate(number, request)
 
     async def _strengthened(self, number: int, first: ModelRequest, passed: Candidate) -> Candidate:
         """Return the better of a version that passed and a stronger one; the first where there is no second."""
@@ -80,9 +81,13 @@ class RefinedRun(TurnRun):
             _logger.warning("answer not strengthened: turn=%s error=%s", self.plan.turn_id, type(error).__name__)
             return passed
 
-    async def _candidate(self, number: int, stream: ModelStream) -> Candidate:
+    async def _candidate(self, number: int, request: ModelRequest) -> Candidate:
+        with self.trace.candidate(number):
+            return await self._version(number, self._services.gateway.stream(request))
+
+    async def _version(self, number: int, stream: ModelStream) -> Candidate:
         draft = Draft(self.outbox)
-        async with GatedAnswer(self.plan.gate(), draft, self._services.clock.now) as gated:
+        async with GatedAnswer(self.plan.gate(), draft, self._services.clock.now, self.trace.gate) as gated:
             await self._read_answer(stream, gated)
             gated.decide_rest()
             end = answer_end(gated, stream)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from guidance_agent.llm.gateway import ModelGateway
     from guidance_agent.retrieval.retriever import Retriever
     from guidance_agent.settings import Settings
+    from guidance_agent.tracing.tracer import Tracing
 
 __all__ = ["AdvisorServices", "ServicesOpener", "open_default_services", "register_default_services"]
 
@@ -45,6 +46,7 @@ class AdvisorServices(Protocol):
     model: str
     reasoning_model: str
     simulated: bool
+    tracing: Tracing
 
     @property
     def validator(self) -> Judge:

@@ -6,6 +6,7 @@ reference to its handle.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -81,7 +82,7 @@ class Turn:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        await self._close(cancelled=kind is not None and issubclass(kind, asyncio.CancelledError))
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -109,8 +110,11 @@ class Turn:
 
     async def aclose(self) -> None:
         """End the turn if it still runs; returns when its end is recorded."""
+        await self._close(cancelled=False)
+
+    async def _close(self, *, cancelled: bool) -> None:
         if self._run is not None:
-            await self._run.close()
+            await self._run.close(cancelled=cancelled)
         if self._earlier is not None:
             await self._earlier.note_delivery()
 

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from guidance_agent.advisor.candidates import CandidateSupport
     from guidance_agent.advisor.services import AdvisorServices
+    from guidance_agent.advisor.turn_trace import TurnTrace
     from guidance_agent.core.journal import Row
     from guidance_agent.llm.gateway import ModelStream
 
@@ -116,11 +117,13 @@ def answer_end(gated: GatedAnswer, stream: ModelStream) -> AnswerEnd | None:
 class TurnRun:
     """The running turn. Owned by the advisor; closes the model's stream and records the end whatever happens."""
 
-    def __init__(self, plan: TurnPlan, services: AdvisorServices) -> None:
+    def __init__(self, plan: TurnPlan, services: AdvisorServices, trace: TurnTrace) -> None:
         self.plan = plan
+        self.trace = trace
+        trace.planned(plan)
         self.outbox = Outbox(plan.turn_id, plan.consultation_id, services.journal, services.clock)
         self.outbox.on_error = self._interrupt
-        self._gated = GatedAnswer(plan.gate(), self.outbox, services.clock.now)
+        self._gated = GatedAnswer(plan.gate(), self.outbox, services.clock.now, trace.gate)
         self.exception: GuidanceAgentError | None = None
         self.state: TurnState = "streaming"
         self._services = services
@@ -147,9 +150,12 @@ class TurnRun:
 
     def start(self) -> asyncio.Task[None]:
         """Begin; the returned task ends when the turn's end is recorded."""
-        self._task = self._loop.create_task(self._run(), name=f"turn {self.plan.turn_id}")
+        with self.trace.current():
+            # The task inherits the turn's span, and nobody else has it.
+            self._task = self._loop.create_task(self._run(), name=f"turn {self.plan.turn_id}")
         # A loop that closes may cancel the task before it began; its caller must not wait for ever.
         self._task.add_done_callback(lambda _: self.outbox.end())
+        self._task.add_done_callback(lambda _: self.trace.gone())
         self._arm_idle_timer(self._timeouts.idle_consumer)
         return self._task
 
@@ -173,17 +179,19 @@ class TurnRun:
             self._idle_timer.cancel()
         self.outbox.play_out()
 
-    def request_close(self) -> None:
-        """Stop the turn because its caller left; returns at once."""
+    def request_close(self, *, cancelled: bool = False) -> None:
+        """Stop the turn because its caller left, or was `cancelled`; returns at once."""
+        if not self._caller_left:
+            self.trace.caller_left(cancelled=cancelled)
         self._caller_left = True
         self.outbox.discard(unwritten=not self._finishing)
         self._interrupt()
 
-    async def close(self) -> None:
+    async def close(self, *, cancelled: bool = False) -> None:
         """Stop the turn if it still runs, and wait until its end is recorded."""
         if self._task is None or self._task.done():
             return
-        self.request_close()
+        self.request_close(cancelled=cancelled)
         await asyncio.shield(asyncio.wait({self._task}))
 
     def abandon(self) -> None:
@@ -227,7 +235,17 @@ class TurnRun:
             self._finishing = True
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
-            await self._finish()
+            try:
+                await self._finish()
+            finally:
+                self.trace.ended(
+                    self,
+                    stream=self._stream,
+                    finish_reason=self._finish_reason,
+                    timing=self._timing(),
+                    cost_usd=self._cost(),
+                    simulated=self._simulated,
+                )
 
     async def _hand_out_what_is_written(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -470,6 +488,7 @@ class TurnRun:
             "judgement": "pending" if delivered else None,
             "timing": dataclasses.asdict(timing),
             "simulated": self._simulated,
+            "answer_span_id": None if self._stream is None else self._stream.span.span_id,
         }
 
     def _transcript(self) -> str:

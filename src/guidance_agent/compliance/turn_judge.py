@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from guidance_agent.advisor.events import Corrected, Judged, event_to_json
+from guidance_agent.advisor.turn_trace import identity_of, names_of
+from guidance_agent.compliance.validation_trace import note_verdict, trace_corrections, validation
 from guidance_agent.core.types import CustomerProfile, HistoryEntry
 from guidance_agent.core.verdicts import LIVE, NewCorrection, NewVerdict, ReviewCause, VerdictRecords
 from guidance_agent.errors import ConfigurationError, CustomerProfileError, InputError, ModelError
+from guidance_agent.tracing.tracer import NO_TRACING, Current, Tracing
 
 if TYPE_CHECKING:
     from guidance_agent.compliance.verdict import Verdict
@@ -62,6 +65,7 @@ class TurnJudge:
         deadline: How long after its end a turn is tried before a person must look at it.
         at_once: How many calls of the judge may run at the same time.
         announce: Called with the id of a turn whose judgement has changed.
+        tracing: Continues the traces of the turns.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class TurnJudge:
         deadline: timedelta,
         at_once: int,
         announce: Callable[[str], None],
+        tracing: Tracing = NO_TRACING,
     ) -> None:
+        self._tracing = tracing
         self.at_once = at_once
         self.judged = 0
         self.given_up = 0
@@ -98,16 +104,33 @@ class TurnJudge:
         text = await self._verdicts.delivered_text(turn_id)
         if text is None or text.judgement not in ("pending", "unjudged_needs_review"):
             return None
-        try:
-            verdict = await self._given_before(text)
-            if verdict is None:
-                async with self._calls:
-                    verdict = await self._validate(text)
-        except (ModelError, ConfigurationError, InputError) as error:
-            retryable = isinstance(error, ModelError) and error.retryable
-            return await self._without_verdict(text, error, retryable=retryable)
-        await self._store(text, verdict)
+        with self._turns_trace(text):
+            try:
+                verdict = await self._verdict(text)
+            except (ModelError, ConfigurationError, InputError) as error:
+                retryable = isinstance(error, ModelError) and error.retryable
+                return await self._without_verdict(text, error, retryable=retryable)
+            await self._store(text, verdict)
         return None
+
+    def _turns_trace(self, text: DeliveredText) -> Current:
+        customer = _customer(text) if self._tracing.is_on else None
+        identity = identity_of(
+            self._tracing, text.customer_id, turn_id=text.turn_id, consultation_id=text.consultation_id
+        )
+        return self._tracing.continued(text.traceparent, identity, names=() if customer is None else names_of(customer))
+
+    async def _verdict(self, text: DeliveredText) -> Verdict:
+        found = await self._given_before(text)
+        if found is not None:
+            with validation(self._tracing, text.text, purpose=LIVE) as span:
+                note_verdict(span, found, reused=True)
+            return found
+        async with self._calls:
+            with validation(self._tracing, text.text, purpose=LIVE) as span:
+                verdict = await self._validate(text)
+                note_verdict(span, verdict)
+        return verdict
 
     async def _given_before(self, text: DeliveredText) -> Verdict | None:
         """Return the verdict by which the text passed before it was shown, as long as it would be the same today."""
@@ -174,6 +197,7 @@ class TurnJudge:
         corrections = _corrections(verdict, len(text.text))
         stored = await self._verdicts.store(new, corrections, judged_payload=judged, corrected_payload=corrected)
         if stored is not None:
+            trace_corrections(self._tracing, corrections)
             self.judged += 1
             self._announce(turn_id)
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Sized
 from dataclasses import dataclass
+
+from guidance_agent.tracing import attributes as names
+from guidance_agent.tracing.tracer import NEW_TRACE, NO_TRACING, Tracing
 
 __all__ = ["BackgroundJob", "BackgroundWorker"]
 
@@ -34,10 +37,12 @@ class BackgroundJob:
 class BackgroundWorker:
     """Runs jobs while it is entered; an async context manager that owns their tasks.
 
-    A job that raises is logged and tried again after its interval. Leaving cancels what runs.
+    A job that raises is logged and tried again after its interval. Leaving cancels what runs. A run that did something
+    has a span of its own: one that asked a model, that returned a number other than 0, or that failed.
     """
 
-    def __init__(self, jobs: Sequence[BackgroundJob]) -> None:
+    def __init__(self, jobs: Sequence[BackgroundJob], tracing: Tracing = NO_TRACING) -> None:
+        self._tracing = tracing
         self._jobs = tuple(jobs)
         self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,6 +76,20 @@ class BackgroundWorker:
                     await wake.wait()
             wake.clear()
             try:
-                await job.run()
+                await self._traced(job)
             except Exception as error:
                 _logger.warning("background job failed: job=%s error=%s: %s", job.name, type(error).__name__, error)
+
+    async def _traced(self, job: BackgroundJob) -> None:
+        span = self._tracing.span(f"job.{job.name}", "CHAIN", parent=NEW_TRACE, attributes={names.JOB_NAME: job.name})
+        try:
+            with self._tracing.current(span):
+                done = await job.run()
+        except Exception as error:
+            span.fail(error)
+            span.end(outcome="failed")
+            raise
+        count = len(done) if isinstance(done, Sized) else done if isinstance(done, int) else None
+        if count or span.parented:
+            span.set({names.JOB_DONE: count})
+            span.end(outcome="completed")

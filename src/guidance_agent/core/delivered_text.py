@@ -24,6 +24,7 @@ class DeliveredText:
         history: The consultation before this turn, as it was delivered.
         profile: The customer's values when the consultation opened.
         judgement: None for a turn that delivered nothing.
+        traceparent: Where the turn's span stands; None where it was not traced.
     """
 
     turn_id: str
@@ -39,6 +40,7 @@ class DeliveredText:
     customer_id: str
     profile: JsonObject
     judgement: Judgement | None
+    traceparent: str | None = None
 
 
 def delivered_text(connection: sa.Connection, turn_id: str) -> DeliveredText | None:
@@ -74,6 +76,7 @@ def delivered_text(connection: sa.Connection, turn_id: str) -> DeliveredText | N
         customer_id=row["customer_id"],
         profile=row["profile"],
         judgement=row["judgement"],
+        traceparent=row["traceparent"],
     )
 
 

@@ -31,7 +31,10 @@ from guidance_agent.retrieval.found import (
 )
 from guidance_agent.retrieval.hashed import HashedEmbedder
 from guidance_agent.retrieval.topics import RoutedTopic, TopicRouter, load_topics
+from guidance_agent.retrieval.trace import attributes_of
 from guidance_agent.retrieval.vectors import FloatArray, QueryVector
+from guidance_agent.tracing import attributes as names
+from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
 if TYPE_CHECKING:
     from guidance_agent.core.database import Database
@@ -91,6 +94,7 @@ class Retriever:
         include_simulated: Whether rows that a simulated model led to count; only where the whole store is simulated.
         embedding_budget: Seconds that a provider's embedding model has to answer at question time.
         clock: Decides when a failed embedding model is asked again, and when the records are looked at again.
+        tracing: Makes the span of every search.
     """
 
     def __init__(
@@ -103,7 +107,9 @@ class Retriever:
         include_simulated: bool = False,
         embedding_budget: float = 1.5,
         clock: Clock | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
+        self._tracing = tracing
         self._knowledge = knowledge
         self._offline = embedder if isinstance(embedder, HashedEmbedder) else HashedEmbedder()
         self._provider = None if embedder is None or isinstance(embedder, HashedEmbedder) else embedder
@@ -158,7 +164,24 @@ class Retriever:
         Raises:
             DatabaseUnavailableError: The records cannot be read.
         """
-        limits = limits or RetrievalLimits()
+        with self._tracing.work("retrieval", "RETRIEVER", attributes={names.INPUT_VALUE: question}) as span:
+            found = await self._search(
+                question, customer_id, history_texts, day, limits or RetrievalLimits(), profile, consultation_id
+            )
+            if span.is_recording:
+                span.set(attributes_of(found))
+        return found
+
+    async def _search(
+        self,
+        question: str,
+        customer_id: str,
+        history_texts: Sequence[str],
+        day: date,
+        limits: RetrievalLimits,
+        profile: CustomerProfile | None,
+        consultation_id: str | None,
+    ) -> Retrieved:
         texts = [_shortened(question), *(_shortened(text) for text in reversed(history_texts[-2:]))]
         offline_facts, router = await self._offline_index()
         asked, facts_index, degraded = await self._ask_provider(texts)

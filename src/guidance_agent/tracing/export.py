@@ -28,11 +28,9 @@ from typing import NamedTuple, Protocol
 
 from guidance_agent.tracing.preparing import FinishedSpan, Preparation
 from guidance_agent.tracing.span import Span
+from guidance_agent.tracing.tracer import CLOSE_SECONDS
 
-__all__ = ["CLOSE_SECONDS", "ExportLimits", "ExportThread", "Exported", "Sent", "Sink"]
-
-CLOSE_SECONDS = 2.5
-"""How long closing waits for what is still to be delivered."""
+__all__ = ["ExportLimits", "ExportThread", "Exported", "Sent", "Sink"]
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
 _BATCH_CHARACTERS = 1_000_000

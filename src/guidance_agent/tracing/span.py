@@ -307,6 +307,11 @@ class NoSpan(Span):
     def share(self, attributes: Attributes, *, names: Sequence[str] = ()) -> None:
         pass
 
+    def continue_with(self, attributes: Attributes, names: Sequence[str]) -> None:
+        """Have the spans below this one carry attributes, and redaction look for names in them."""
+        self._shared = {key: value for key, value in attributes.items() if value is not None}
+        self.names = tuple(names)
+
 
 NO_SPAN = NoSpan()
 

@@ -6,9 +6,12 @@ a `yield`. `NO_TRACING` has the same methods and does nothing, so that no caller
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import logging
 import random
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar, Token
 from datetime import datetime
 from types import TracebackType
@@ -20,6 +23,7 @@ from guidance_agent.tracing.span import (
     Anchor,
     Attributes,
     NoSpan,
+    Outcome,
     Span,
     SpanContext,
     SpanKind,
@@ -27,7 +31,10 @@ from guidance_agent.tracing.span import (
     read_traceparent,
 )
 
-__all__ = ["NEW_TRACE", "NO_TRACING", "Current", "NoTracing", "Outlet", "Parent", "Tracing"]
+__all__ = ["CLOSE_SECONDS", "NEW_TRACE", "NO_TRACING", "Current", "NoTracing", "Outlet", "Parent", "Tracing"]
+
+CLOSE_SECONDS: Final = 2.5
+"""How long closing waits for what is still to be delivered."""
 
 NEW_TRACE: Final = "new trace"
 """The parent of a span that begins a trace of its own, whatever is current."""
@@ -113,6 +120,43 @@ class Tracing:
         """Return a context manager that makes a span the current one. No `yield` of a generator belongs into it."""
         return Current(span, self._foreign)
 
+    @contextlib.contextmanager
+    def work(
+        self, name: str, kind: SpanKind, *, parent: Parent = None, attributes: Attributes | None = None
+    ) -> Iterator[Span]:
+        """Have a span that is current while the block runs and ends with it, by its outcome.
+
+        What the block raises becomes the span's failure; a cancellation is none. No `yield` belongs into the block.
+        """
+        span = self.span(name, kind, parent=parent, attributes=attributes)
+        outcome: Outcome = "completed"
+        try:
+            with self.current(span):
+                yield span
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "cancelled"
+            raise
+        except BaseException as error:
+            outcome = "failed"
+            span.fail(error)
+            raise
+        finally:
+            span.end(outcome=outcome)
+
+    def continued(
+        self, traceparent: str | None, attributes: Attributes | None = None, *, names: Sequence[str] = ()
+    ) -> Current:
+        """Return a context manager in which spans go on with a trace that was stored; without one they begin another.
+
+        Args:
+            traceparent: What `Span.traceparent` was.
+            attributes: What spans that begin in the block carry.
+            names: Names of the customer, which redaction looks for in them.
+        """
+        above = NoSpan(read_traceparent(traceparent))
+        above.continue_with(attributes or {}, names)
+        return Current(above, self._foreign)
+
     @property
     def current_span(self) -> Span:
         """The current span; `NO_SPAN` where there is none."""
@@ -131,7 +175,7 @@ class Tracing:
         """Return whether all ended spans are delivered. Blocks for at most `timeout` seconds: not on a loop."""
         return self.outlet.flush(timeout)
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Deliver what waits for at most `timeout` seconds, and stop. Blocks: not on a loop."""
         self.outlet.close(timeout)
 
@@ -159,12 +203,13 @@ class Tracing:
         shared = None
         names: tuple[str, ...] = ()
         if isinstance(parent, Span):
+            shared, names = parent.shared, parent.names
             if parent.is_recording:
                 parent.parented = True
-                above, anchor, shared, names = parent.context, parent.anchor, parent.shared, parent.names
+                above, anchor = parent.context, parent.anchor
             elif parent.context.trace_id:
                 above = parent.context
-            else:
+            elif parent is NO_SPAN:
                 above = current_foreign_context()
         elif isinstance(parent, SpanContext):
             above = parent
@@ -252,6 +297,11 @@ class NoTracing(Tracing):
     @property
     def current_span(self) -> Span:
         return NO_SPAN
+
+    def continued(
+        self, traceparent: str | None, attributes: Attributes | None = None, *, names: Sequence[str] = ()
+    ) -> Current:
+        return _NOT_CURRENT
 
     def remote(self, traceparent: str | None) -> SpanContext | None:
         return None

@@ -130,6 +130,7 @@ async def judging(
         deadline=deadline,
         at_once=4,
         announce=runtime.journal.announce,
+        tracing=runtime.tracing,
     )
     async with BackgroundJudging(
         runtime.verdicts,
