@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from guidance_agent.tracing.faults import tell_fault
 from guidance_agent.tracing.preparing import FinishedSpan, Preparation
 from guidance_agent.tracing.span import Span
 from guidance_agent.tracing.tracer import CLOSE_SECONDS
@@ -252,6 +253,10 @@ class ExportThread:
         if not batch:
             return
         sent = self._send(batch)
+        if sent is None:
+            self._pending = []
+            self._lost += len(batch)
+            return
         if not sent.try_again:
             self._pending = []
             self._delivered += sent.accepted
@@ -291,7 +296,7 @@ class ExportThread:
         if self._closing_until is None and len(self._queue) < self._limits.spans // 2:
             time.sleep(min(max(_PAUSE, worked), _LONGEST_PAUSE))
 
-    def _send(self, batch: Sequence[FinishedSpan]) -> Sent:
+    def _send(self, batch: Sequence[FinishedSpan]) -> Sent | None:
         timeout = self._limits.timeout
         if self._closing_until is not None:
             timeout = max(0.05, min(timeout, _CLOSING_SEND, self._closing_until - time.monotonic()))
@@ -299,7 +304,7 @@ class ExportThread:
             return self._sink.send(batch, timeout)
         except Exception as error:
             self._tell_fault(error)
-            return Sent(0, refused=len(batch))
+            return None
 
     def _wait(self, seconds: float, *, asked: float | None) -> None:
         until = time.monotonic() + seconds
@@ -351,7 +356,7 @@ class ExportThread:
     def _tell_fault(self, error: Exception) -> None:
         if not self._faulted:
             self._faulted = True
-            _logger.warning("Tracing has a fault, and spans may be missing; this is told once.", exc_info=error)
+            tell_fault(error)
 
 
 _exporters: weakref.WeakSet[ExportThread] = weakref.WeakSet()

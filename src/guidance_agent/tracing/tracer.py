@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar, Token
@@ -17,6 +16,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Literal, Protocol, TypeAlias
 
+from guidance_agent.tracing.faults import tell_fault
 from guidance_agent.tracing.foreign import ForeignTracer, current_foreign_context
 from guidance_agent.tracing.span import (
     NO_SPAN,
@@ -42,7 +42,6 @@ NEW_TRACE: Final = "new trace"
 Parent: TypeAlias = "Span | SpanContext | Literal['new trace'] | None"
 
 _current: ContextVar[Span] = ContextVar("guidance_agent_span", default=NO_SPAN)
-_logger = logging.getLogger("guidance_agent.tracing")
 
 
 class Outlet(Protocol):
@@ -191,7 +190,7 @@ class Tracing:
         """Tell the log once that tracing has a fault; what is traced goes on."""
         if not self._faulted:
             self._faulted = True
-            _logger.warning("Tracing has a fault, and spans may be missing; this is told once.", exc_info=error)
+            tell_fault(error)
 
     def _begin(
         self, name: str, kind: SpanKind, parent: Parent, start: datetime | None, link: SpanContext | None
