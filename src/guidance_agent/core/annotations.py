@@ -71,7 +71,7 @@ class DueAnnotation(NamedTuple):
 
     Attributes:
         version: Tells what was taken from what replaced it meanwhile.
-        attempts: How often this version was taken, this time included.
+        attempts: How often this version was offered, this time included.
         names: What the customer is called, to be taken out of the texts.
     """
 
@@ -90,7 +90,10 @@ class DueAnnotation(NamedTuple):
 
 
 class Undelivered(NamedTuple):
-    """An attempt that failed: when to try again, in seconds from now, and what went wrong."""
+    """An attempt that failed: when to try again, in seconds from now, and what went wrong.
+
+    With 0 seconds it was not the annotation's fault, and does not count as an attempt of its.
+    """
 
     annotation: DueAnnotation
     after: float
@@ -242,19 +245,23 @@ class AnnotationBacklog:
         query = sa.select(sa.func.count()).select_from(span_annotations).where(*self._unsent())
         return await self._database.run(lambda connection: connection.execute(query).scalar_one())
 
+    async def any_due(self) -> bool:
+        """Whether there is something to send now."""
+        now = self._clock.now().timestamp()
+        query = sa.select(span_annotations.c.id).where(*self._unsent(), span_annotations.c.next_attempt <= now).limit(1)
+        return await self._database.run(lambda connection: connection.execute(query).first()) is not None
+
     async def take(self, limit: int, *, lease: float) -> Sequence[DueAnnotation]:
         """Return annotations that are due, those that became so first first; others leave them alone for `lease` s."""
-        now = self._clock.now().timestamp()
-        is_due = (*self._unsent(), span_annotations.c.next_attempt <= now)
-        any_due = sa.select(sa.literal(1)).select_from(span_annotations).where(*is_due).limit(1)
-        if await self._database.run(lambda connection: connection.execute(any_due).first()) is None:
+        if not await self.any_due():
             # A look that finds nothing writes nothing.
             return ()
+        now = self._clock.now().timestamp()
         chosen = (
             sa.select(span_annotations, consultations.c.profile)
             .join(turns, turns.c.id == span_annotations.c.turn_id)
             .join(consultations, consultations.c.id == turns.c.consultation_id)
-            .where(*is_due)
+            .where(*self._unsent(), span_annotations.c.next_attempt <= now)
             .order_by(span_annotations.c.next_attempt, span_annotations.c.id)
             .limit(limit)
             .with_for_update(of=span_annotations, skip_locked=True)
@@ -263,7 +270,7 @@ class AnnotationBacklog:
         def write(connection: sa.Connection) -> Sequence[DueAnnotation]:
             rows = connection.execute(chosen).mappings().all()
             change = sa.update(span_annotations).where(span_annotations.c.id.in_([row["id"] for row in rows]))
-            connection.execute(change.values(next_attempt=now + lease, attempts=span_annotations.c.attempts + 1))
+            connection.execute(change.values(next_attempt=now + lease))
             return [_due(dict(row)) for row in rows]
 
         return await self._database.transaction(write)
@@ -272,30 +279,27 @@ class AnnotationBacklog:
         """Note what became of annotations that were taken; what has replaced one of them is due at once."""
         at = self._clock.now()
         now = at.timestamp()
-        row = span_annotations.c
+        changes: dict[tuple[object, ...], list[str]] = {}
+        for each in sent:
+            changes.setdefault((each.version, each.attempts, None, None), []).append(each.id)
+        for each, after, error in undelivered:
+            attempts = each.attempts if after else each.attempts - 1
+            changes.setdefault((each.version, attempts, now + after, error), []).append(each.id)
 
         def write(connection: sa.Connection) -> None:
-            for annotation in sent:
-                same = sa.and_(row.id == annotation.id, row.version == annotation.version)
-                done = connection.execute(sa.update(span_annotations).where(same).values(sent_at=at, error=None))
-                if not done.rowcount:
-                    _make_due(connection, annotation.id, now)
-            for annotation, after, error in undelivered:
-                same = sa.and_(row.id == annotation.id, row.version == annotation.version)
-                later = sa.update(span_annotations).where(same, row.sent_at.is_(None))
-                if not connection.execute(later.values(next_attempt=now + after, error=error)).rowcount:
-                    _make_due(connection, annotation.id, now)
+            row = span_annotations.c
+            for (version, attempts, next_attempt, error), ids in changes.items():
+                values = {"attempts": attempts, "error": error}
+                values |= {"sent_at": at} if next_attempt is None else {"next_attempt": next_attempt}
+                mine = sa.update(span_annotations).where(row.id.in_(ids), row.sent_at.is_(None))
+                if connection.execute(mine.where(row.version == version).values(values)).rowcount < len(ids):
+                    connection.execute(mine.where(row.version != version).values(next_attempt=now))
 
         await self._database.transaction(write)
 
     def _unsent(self) -> tuple[sa.ColumnElement[bool], ...]:
         oldest = self._clock.now() - self._keep_trying
         return span_annotations.c.sent_at.is_(None), span_annotations.c.created_at > oldest
-
-
-def _make_due(connection: sa.Connection, annotation_id: str, now: float) -> None:
-    unsent = (span_annotations.c.id == annotation_id, span_annotations.c.sent_at.is_(None))
-    connection.execute(sa.update(span_annotations).where(*unsent).values(next_attempt=now))
 
 
 def _due(row: JsonObject) -> DueAnnotation:

@@ -1,0 +1,171 @@
+"""One request to Phoenix that says something of spans, and what its answer means.
+
+Phoenix takes annotations for many spans at once (`POST /v1/span_annotations?sync=true`), and all of them or none: where
+a span has not arrived the whole request is refused, and the answer names the spans that are missing. Other tracing
+backends have no such route; what they answer is told apart from all of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from guidance_agent.core.types import JsonObject
+from guidance_agent.llm.transports.http import proxy_for
+
+__all__ = [
+    "TIMEOUT_SECONDS",
+    "Away",
+    "Delivered",
+    "NoRoute",
+    "PhoenixAddress",
+    "Refused",
+    "Rejected",
+    "Reply",
+    "SpansMissing",
+    "post_annotations",
+]
+
+TIMEOUT_SECONDS = 10.0
+"""How long a request may take in all."""
+
+_PATH = "/v1/span_annotations"
+_LONGEST_ANSWER = 65_536
+_LONGEST_WORDS = 300
+_BUSY = (408, 425, 429)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhoenixAddress:
+    """Where Phoenix is. `certificate` is a file of authorities, where the system's do not know its own."""
+
+    base_url: str
+    headers: Mapping[str, str]
+    certificate: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The address as a log may have it."""
+        parts = urlsplit(self.base_url)
+        port = "" if parts.port is None else f":{parts.port}"
+        return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """All of them are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpansMissing:
+    """These spans have not arrived; nothing was stored."""
+
+    span_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Something in the request is not as Phoenix wants it; nothing was stored."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The key is missing or wrong."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Phoenix cannot answer now; `after` is how many seconds it wants to be left alone."""
+
+    problem: str
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoute:
+    """What answers there takes no annotations: another tracing backend, or something else altogether."""
+
+    problem: str
+
+
+Reply: TypeAlias = Delivered | SpansMissing | Rejected | Refused | Away | NoRoute
+
+
+async def post_annotations(
+    session: aiohttp.ClientSession,
+    address: PhoenixAddress,
+    data: Sequence[JsonObject],
+    *,
+    timeout: float = TIMEOUT_SECONDS,
+) -> Reply:
+    """Send annotations and return what became of them; raises nothing that another server can bring about."""
+    wanted = frozenset(str(each["span_id"]) for each in data)
+    try:
+        async with asyncio.timeout(timeout):
+            response = await session.post(
+                f"{address.base_url}{_PATH}",
+                params={"sync": "true"},
+                data=json.dumps({"data": data}, ensure_ascii=False, allow_nan=False).encode(),
+                headers={"content-type": "application/json", "accept": "application/json", **address.headers},
+                allow_redirects=False,
+                proxy=proxy_for(address.base_url),
+                ssl=_context(address.certificate) if address.certificate else True,
+            )
+            async with response:
+                body = await response.content.read(_LONGEST_ANSWER)
+                while len(body) < _LONGEST_ANSWER and (piece := await response.content.readany()):
+                    body += piece
+    except TimeoutError:
+        return Away(f"no answer within {timeout:g} s")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return Away(type(error).__name__)
+    return _read(response.status, response.headers, body[:_LONGEST_ANSWER], wanted)
+
+
+@cache
+def _context(certificate: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=certificate)
+
+
+def _read(status: int, headers: Mapping[str, str], body: bytes, wanted: frozenset[str]) -> Reply:
+    said = body.decode(errors="replace")
+    match status:
+        case 200:
+            return Delivered() if _lists(said) else NoRoute("answers 200, but not as Phoenix does")
+        case 401 | 403:
+            return Refused(status)
+        case 404:
+            missing = frozenset(span_id for span_id in wanted if span_id in said)
+            return SpansMissing(missing) if missing else NoRoute("answers 404")
+        case 400 | 413 | 422:
+            return Rejected(f"status {status}: {' '.join(said.split())[:_LONGEST_WORDS]}")
+    if (status >= 500 and status != 501) or status in _BUSY:
+        return Away(f"status {status}", _seconds(headers.get("retry-after")))
+    return NoRoute(f"answers {status}")
+
+
+def _lists(said: str) -> bool:
+    try:
+        found = json.loads(said)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and isinstance(found.get("data"), list)
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return min(max(float(retry_after or 0.0), 0.0), 3_600.0)
+    except ValueError:
+        return 0.0
