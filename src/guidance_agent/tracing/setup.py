@@ -36,6 +36,7 @@ __all__ = [
     "FindLocal",
     "open_tracing",
     "phoenix_base",
+    "redactor_of",
     "request_headers",
     "resource_of",
 ]
@@ -85,7 +86,7 @@ def open_tracing(
             return NO_TRACING
         sink = OtlpSink(found, resource_of(settings, environ, version=version), version=version)
     longest = _integer(environ, "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT")
-    preparation = Preparation(_redactor(settings), longest=longest or LONGEST_VALUE)
+    preparation = Preparation(redactor_of(settings), longest=longest or LONGEST_VALUE)
     return Tracing(ExportThread(sink, preparation, limits), user_key=_user_key(settings), foreign=foreign)
 
 
@@ -276,7 +277,8 @@ def _kept_key(path: Path) -> bytes:
     return path.read_bytes().strip()
 
 
-def _redactor(settings: Settings) -> Redactor:
+def redactor_of(settings: Settings) -> Redactor:
+    """Return what takes personal data out of what leaves the process, or nothing of it where that is switched off."""
     if not settings.trace.redact:
         return NoRedaction()
     return _NothingButShort()
