@@ -47,6 +47,7 @@ FLOORS = {
     "guidance_agent.core.reviews": 2,
     "guidance_agent.core.schema": 2,
     "guidance_agent.core.slots": 2,
+    "guidance_agent.core.verdict_storing": 2,
     "guidance_agent.core.verdicts": 2,
     "guidance_agent.core.clock": 1,
     "guidance_agent.core.text": 1,

@@ -88,12 +88,15 @@ class TurnJudge:
         self._clock = clock
         self._deadline = deadline
         self._announce = announce
+        self._version: str | None = None
         # Protects the judge's provider, and this loop, from a burst of turns that end together.
         self._calls = asyncio.Semaphore(at_once)
 
     async def policy_version(self) -> str:
         """Return the judge's version; its first use reads files, so it is read in a thread."""
-        return await asyncio.to_thread(lambda: self._judge.policy_version)
+        if self._version is None:
+            self._version = await asyncio.to_thread(lambda: self._judge.policy_version)
+        return self._version
 
     async def attempt(self, turn_id: str) -> Exception | None:
         """Judge a turn if it waits, and return why it must be tried again; None when nothing is left to do.

@@ -22,7 +22,7 @@ from guidance_agent.core.stored_json import stored_json
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
-__all__ = ["Row", "insert_or_change", "insert_rows", "update_rows"]
+__all__ = ["Row", "insert_or_change", "insert_rows", "is_one_of", "named_ids", "update_rows"]
 
 Row = Mapping[str, Any]
 _UNREADABLE = re.compile(r"\\u(0000|d[89a-f])")
@@ -60,6 +60,25 @@ def update_rows(connection: sa.Connection, table: sa.Table, changes: Iterable[tu
             connection.execute(_update(table), [{"row_id": row_id, **values} for row_id, values in some])
         else:
             connection.execute(_update_document(table, names), {"rows": document})
+
+
+def is_one_of(dialect: str, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that a text is among the parameter `ids`: one statement for any number of them."""
+    if dialect == "postgresql":
+        return column == sa.any_(_ids(dialect))
+    return column.in_(sa.select(named_ids(dialect).c.value))
+
+
+def named_ids(dialect: str) -> sa.TableValuedAlias:
+    """Return the parameter `ids` as a table with the column `value`."""
+    if dialect == "postgresql":
+        return sa.func.unnest(_ids(dialect)).table_valued("value", name="named").render_derived()
+    return sa.func.json_each(_ids(dialect)).table_valued("value", name="named")
+
+
+def _ids(dialect: str) -> sa.BindParameter[Any]:
+    """Return the parameter `ids`, a list; as one array, it leaves the statement as it is, prepared once."""
+    return sa.bindparam("ids", type_=sa.ARRAY(sa.Text) if dialect == "postgresql" else sa.JSON())
 
 
 def insert_or_change(dialect: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

@@ -2,8 +2,8 @@
 
 Statements run on ordinary connections in a few threads of the database's own, a whole unit of work per hop, where
 SQLAlchemy's asyncio layer hops for every cursor, fetch and commit. On SQLite one thread writes, so that its single
-writer is never contended within the process. On PostgreSQL the journal has a thread and a connection of its own beside
-it, so that nobody's text waits for other work.
+writer is never contended within the process; the journal is next whenever a transaction ends. On PostgreSQL the journal
+has a thread and a connection of its own beside it, so that nobody's text waits for other work.
 
 SQLite runs in WAL mode with `synchronous=FULL`, PostgreSQL with `synchronous_commit` on, so that what was committed
 survives the process and the machine. The schema version is read with one query; Alembic is imported only when a
@@ -18,8 +18,7 @@ import functools
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -29,11 +28,11 @@ from guidance_agent.core.database_url import database_url
 from guidance_agent.core.embedding_column import has_vector_type
 from guidance_agent.core.postgres import PostgresServer
 from guidance_agent.core.sqlite import SqliteFile
+from guidance_agent.core.writing_thread import SharedWork, WritingThread
 from guidance_agent.errors import DatabaseUnavailableError, SchemaVersionError
 
-__all__ = ["SCHEMA_REVISION", "Database", "SharedRead", "database_url", "first_line"]
+__all__ = ["SCHEMA_REVISION", "Database", "SharedWork", "database_url", "first_line"]
 
-A = TypeVar("A")
 T = TypeVar("T")
 Result = tuple[Any, Exception | None]
 
@@ -45,23 +44,6 @@ KNOWN_REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 _READERS = 4
 _READ_BESIDE_SECONDS = 0.02
 """After so long, reads that wait for a thread that reads are sent to another one."""
-
-
-@dataclass(frozen=True, slots=True)
-class SharedRead(Generic[A, T]):
-    """A read for `Database.run` that is answered together with the others of its kind that wait at the same time.
-
-    Attributes:
-        together: Returns one answer for each of the things asked, in their order. Reads with the same function are one
-            kind.
-        asked: What this read asks.
-    """
-
-    together: Callable[[sa.Connection, Sequence[A]], Sequence[T]]
-    asked: A
-
-    def __call__(self, connection: sa.Connection) -> T:
-        return self.together(connection, [self.asked])[0]
 
 
 class Database:
@@ -82,10 +64,10 @@ class Database:
         self._engine: sa.Engine | None = None
         self._reading_engine: sa.Engine | None = None
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="database-read")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="database-write")
+        self._writer = WritingThread("database-write", self._writing)
         self._journal = self._writer
         if self._backend.journal_writes_apart:
-            self._journal = ThreadPoolExecutor(1, thread_name_prefix="database-journal")
+            self._journal = WritingThread("database-journal", self._writing)
         self._reads: list[tuple[Callable[[sa.Connection], Any], asyncio.Future[Any]]] = []
         self._reading = 0
         self._overdue: asyncio.TimerHandle | None = None
@@ -152,14 +134,15 @@ class Database:
 
         On SQLite it holds the write lock from its start; on PostgreSQL it is `READ COMMITTED`. A cancelled caller
         leaves the transaction to end by itself. `work` is called a second time when its connection had gone stale or
-        another transaction was in the way: nothing of the first call is left then.
+        another transaction was in the way: nothing of the first call is left then. `SharedWork` shares its transaction
+        with others of its kind that wait at the same time; where one of them fails, each is tried by itself.
         """
         with self._typed_errors():
-            return await asyncio.get_running_loop().run_in_executor(self._writer, self._writing, work)
+            return await asyncio.wrap_future(self._writer.submit(work))
 
     def submit(self, work: Callable[[sa.Connection], T]) -> asyncio.Future[T]:
-        """Begin what `transaction` does, in the journal's thread; errors are the driver's own."""
-        return asyncio.get_running_loop().run_in_executor(self._journal, self._writing, work)
+        """Begin what `transaction` does, for the journal: before all that waits there. Errors are the driver's own."""
+        return asyncio.wrap_future(self._journal.submit(work, urgent=True))
 
     def _read_beside(self) -> None:
         self._overdue = None
@@ -210,7 +193,7 @@ class Database:
         """
         kinds: dict[Callable[..., Any], dict[int, Any]] = {}
         for place, work in enumerate(works):
-            if isinstance(work, SharedRead):
+            if isinstance(work, SharedWork):
                 kinds.setdefault(work.together, {})[place] = work.asked
         answered: dict[int, Result] = {}
         for together, asked in kinds.items():
@@ -265,7 +248,7 @@ class Database:
 
         await self.transaction(work)
         # Connections that are made from now on know what the migration brought.
-        await asyncio.get_running_loop().run_in_executor(self._writer, self.engine.dispose)
+        await asyncio.to_thread(self.engine.dispose)
 
     async def _check_schema(self) -> None:
         revision = await self.revision()

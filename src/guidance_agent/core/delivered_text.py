@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -45,15 +47,7 @@ class DeliveredText:
 
 def delivered_text(connection: sa.Connection, turn_id: str) -> DeliveredText | None:
     """Return what a turn that has ended delivered; None when it has not ended, or there is no such turn."""
-    row = (
-        connection.execute(
-            sa.select(turns, consultations.c.customer_id, consultations.c.profile)
-            .join(consultations, consultations.c.id == turns.c.consultation_id)
-            .where(turns.c.id == turn_id, turns.c.state != "streaming")
-        )
-        .mappings()
-        .first()
-    )
+    row = connection.execute(_turn(), {"turn": turn_id}).mappings().first()
     if row is None:
         return None
     said = _said(connection, row["consultation_id"], row["ordinal"])
@@ -82,17 +76,46 @@ def delivered_text(connection: sa.Connection, turn_id: str) -> DeliveredText | N
 
 def _said(connection: sa.Connection, consultation_id: str, ordinal: int) -> dict[str, tuple[str, str]]:
     """Return question and delivered text by turn, up to and with the one of this ordinal, in their order."""
-    rows = connection.execute(
-        sa.select(turns.c.id, turns.c.question, turns.c.delivered_length, turn_events.c.text)
-        .join(turn_events, sa.and_(turn_events.c.turn_id == turns.c.id, turn_events.c.type == "text_delta"))
-        .where(
-            turns.c.consultation_id == consultation_id,
-            turns.c.ordinal <= ordinal,
-            turns.c.delivered_length.is_not(None),
-        )
-        .order_by(turns.c.ordinal, turn_events.c.sequence)
-    )
+    rows = connection.execute(_answers(), {"consultation": consultation_id, "ordinal": ordinal})
     pieces: dict[str, tuple[str, int, list[str]]] = {}
     for turn_id, question, length, text in rows:
         pieces.setdefault(turn_id, (question, length, []))[2].append(text)
     return {turn_id: (question, "".join(texts)[:length]) for turn_id, (question, length, texts) in pieces.items()}
+
+
+# Statements are built once: building one costs more than running it.
+
+
+@functools.cache
+def _turn() -> sa.Select[Any]:
+    named = (
+        "consultation_id",
+        "ordinal",
+        "text_hash",
+        "question",
+        "state",
+        "finish_reason",
+        "started_at",
+        "ended_at",
+        "judgement",
+        "traceparent",
+    )
+    return (
+        sa.select(*(turns.c[name] for name in named), consultations.c.customer_id, consultations.c.profile)
+        .join(consultations, consultations.c.id == turns.c.consultation_id)
+        .where(turns.c.id == sa.bindparam("turn"), turns.c.state != "streaming")
+    )
+
+
+@functools.cache
+def _answers() -> sa.Select[Any]:
+    return (
+        sa.select(turns.c.id, turns.c.question, turns.c.delivered_length, turn_events.c.text)
+        .join(turn_events, sa.and_(turn_events.c.turn_id == turns.c.id, turn_events.c.type == "text_delta"))
+        .where(
+            turns.c.consultation_id == sa.bindparam("consultation"),
+            turns.c.ordinal <= sa.bindparam("ordinal"),
+            turns.c.delivered_length.is_not(None),
+        )
+        .order_by(turns.c.ordinal, turn_events.c.sequence)
+    )

@@ -23,10 +23,11 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from guidance_agent.core.bulk import Row, insert_rows, update_rows
+from guidance_agent.core.bulk import Row, insert_rows, is_one_of, named_ids, update_rows
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database, first_line
 from guidance_agent.core.schema import consultations, turn_events, turns
+from guidance_agent.core.writing_thread import is_about_data
 from guidance_agent.errors import DatabaseUnavailableError, JournalError, LeaseLostError
 
 __all__ = ["LEASE_SECONDS", "RENEW_SECONDS", "Journal", "JournalSource", "JournalWrite", "Row"]
@@ -199,7 +200,7 @@ class Journal:
             self._fail_batch(batch, rows, error)
             raise
         except Exception as error:
-            if not _is_about_data(error):
+            if not is_about_data(error):
                 self._fail_batch(batch, rows, error)
                 # Rows of no turn wait for the next commit that works: a full disk must not cost the ledger entries.
                 self._waiting_rows = list(rows)[-_WAITING_ROWS_LIMIT:]
@@ -299,20 +300,13 @@ class Journal:
         self._note_renewal(due)
 
 
-def _is_about_data(error: Exception) -> bool:
-    """Whether an error is about what was to be written, and not about the place where it is written."""
-    if isinstance(error, sa.exc.DBAPIError):
-        return isinstance(error, sa.exc.IntegrityError | sa.exc.DataError)
-    return isinstance(error, sa.exc.StatementError | ValueError | TypeError | OverflowError)
-
-
 # Statements are built once: building one costs more than running it.
 
 
 @functools.cache
 def _lost_leases(dialect: str) -> sa.Select[Any]:
     """Return the turns among `ids` that are not held any more: nearly always none, so that no row has to be read."""
-    named = _named_turns(dialect)
+    named = named_ids(dialect)
     own = _own_live_turns(dialect)
     if dialect == "postgresql":
         # The weakest lock that a sweep waits for: writing events of the same turns goes on.
@@ -327,24 +321,11 @@ def _renew_leases(dialect: str) -> sa.Update:
 
 
 def _own_live_turns(dialect: str) -> sa.ColumnElement[bool]:
-    if dialect == "postgresql":
-        return sa.and_(turns.c.id == sa.any_(_ids(dialect)), _is_held())
-    return sa.and_(turns.c.id.in_(sa.select(_named_turns(dialect).c.value)), _is_held())
+    return sa.and_(is_one_of(dialect, turns.c.id), _is_held())
 
 
 def _is_held() -> sa.ColumnElement[bool]:
     return sa.and_(turns.c.owner == sa.bindparam("holder"), turns.c.state == "streaming")
-
-
-def _named_turns(dialect: str) -> sa.TableValuedAlias:
-    if dialect == "postgresql":
-        return sa.func.unnest(_ids(dialect)).table_valued("value", name="named").render_derived()
-    return sa.func.json_each(_ids(dialect)).table_valued("value", name="named")
-
-
-def _ids(dialect: str) -> sa.BindParameter[Any]:
-    # As one array, the statement is the same for any number of turns, and prepared once.
-    return sa.bindparam("ids", type_=sa.ARRAY(sa.Text) if dialect == "postgresql" else sa.JSON())
 
 
 def _by_table(

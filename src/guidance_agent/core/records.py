@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from guidance_agent.core.clock import Clock
-from guidance_agent.core.database import Database, SharedRead
+from guidance_agent.core.database import Database, SharedWork
 from guidance_agent.core.schema import consultations, gate_actions, memories, turn_events, turns
 from guidance_agent.core.transcript import extend_transcript, text_hash
 from guidance_agent.core.types import ConversationRole, JsonObject, Outcome, TurnState
@@ -92,7 +92,7 @@ class Records:
 
         Turns that begin together share one statement.
         """
-        return await self._database.run(SharedRead(_known_customers, (customer_id, fingerprint)))
+        return await self._database.run(SharedWork(_known_customers, (customer_id, fingerprint)))
 
     async def transcript(self, consultation_id: str) -> tuple[TranscriptEntry, ...]:
         """Return the recorded conversation: each question with the text that was delivered for it."""

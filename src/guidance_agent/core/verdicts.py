@@ -9,19 +9,29 @@ stored once.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import Literal, NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from guidance_agent.core.annotations import annotate, of_unjudged, of_verdict
+from guidance_agent.core.annotations import annotate, of_unjudged
+from guidance_agent.core.bulk import insert_rows
 from guidance_agent.core.clock import Clock
-from guidance_agent.core.database import Database
+from guidance_agent.core.database import Database, SharedWork
 from guidance_agent.core.delivered_text import DeliveredText, delivered_text
 from guidance_agent.core.schema import corrections, reviews, turn_events, turns, verdicts
 from guidance_agent.core.types import JsonObject, Judgement, TurnState
+from guidance_agent.core.verdict_storing import (
+    CANDIDATE,
+    LIVE,
+    NewCorrection,
+    NewVerdict,
+    ReviewCause,
+    StoringVerdict,
+    open_review,
+    store_together,
+)
 
 __all__ = [
     "CANDIDATE",
@@ -38,16 +48,8 @@ __all__ = [
     "WaitingTurn",
 ]
 
-ReviewCause = Literal["fail", "unreadable", "unjudged"]
-
-LIVE = "live"
-"""The purpose of the verdict on what a customer was shown; a judge's for another changes no turn's state."""
-
 REVIEW = "review"
 """The purpose of a person's verdict, which counts instead of the judge's; a turn's later ones are `review:2` and on."""
-
-CANDIDATE = "candidate:"
-"""How the purposes begin of verdicts on texts that were not shown yet; the number of the version follows, from 0."""
 
 
 class WaitingTurn(NamedTuple):
@@ -71,37 +73,6 @@ class Backlog(NamedTuple):
     pending: int
     oldest: datetime | None
     unjudged: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewVerdict:
-    """A verdict to be stored. `review` is why a person must look at it, `detail` what they should know first.
-
-    `text` is what was judged, where that was not shown: nothing else keeps it then.
-    """
-
-    turn_id: str
-    text_hash: str
-    policy_version: str
-    purpose: str = LIVE
-    passed: bool
-    needs_review: bool
-    verdict: JsonObject
-    judge_model: str | None
-    cost_usd: float | None
-    simulated: bool
-    review: ReviewCause | None = None
-    detail: str = ""
-    text: str | None = None
-
-
-class NewCorrection(NamedTuple):
-    """The delivered text from `start` to `end` is to be read as `replacement`."""
-
-    start: int
-    end: int
-    replacement: str
-    reason: str
 
 
 class StoredVerdict(NamedTuple):
@@ -202,18 +173,8 @@ class VerdictRecords:
 
     async def passed_as_candidate(self, turn_id: str, text_hash: str, policy_version: str) -> StoredVerdict | None:
         """Return the verdict by which a text passed before it was shown, if it did, by this policy."""
-        query = (
-            sa.select(verdicts.c.id, verdicts.c.verdict, verdicts.c.created_at)
-            .where(
-                verdicts.c.turn_id == turn_id,
-                verdicts.c.text_hash == text_hash,
-                verdicts.c.policy_version == policy_version,
-                verdicts.c.purpose.like(f"{CANDIDATE}%"),
-                verdicts.c.passed,
-            )
-            .limit(1)
-        )
-        row = await self._database.run(lambda connection: connection.execute(query).first())
+        asked = {"turn": turn_id, "hash": text_hash, "policy": policy_version}
+        row = await self._database.run(lambda connection: connection.execute(_passed_as_candidate(), asked).first())
         return None if row is None else StoredVerdict(*row)
 
     async def store_candidate(self, new: NewVerdict) -> str | None:
@@ -222,8 +183,8 @@ class VerdictRecords:
         Returns:
             The verdict's id; None when it is stored already, or there is no such turn.
         """
-        writing = _Storing(new, (), lambda *_: {}, lambda *_: {}, self._clock)
-        return await self._database.transaction(writing.write)
+        storing = StoringVerdict(new, (), lambda *_: {}, lambda *_: {}, self._clock)
+        return await self._database.transaction(SharedWork(store_together, storing))
 
     async def store(
         self,
@@ -233,7 +194,7 @@ class VerdictRecords:
         judged_payload: Callable[[str, int], JsonObject],
         corrected_payload: Callable[[str, int, NewCorrection], JsonObject],
     ) -> str | None:
-        """Store a verdict and what follows from it, in one transaction.
+        """Store a verdict and what follows from it, in one transaction, which others that wait may share.
 
         A verdict for the purpose `live` also ends the turn's wait, is told by a public event after the turn's last one,
         and brings its corrections, each with an event of its own.
@@ -245,8 +206,8 @@ class VerdictRecords:
         Returns:
             The verdict's id; None when the turn has this verdict already, or has not ended.
         """
-        writing = _Storing(new, tuple(corrected), judged_payload, corrected_payload, self._clock)
-        return await self._database.transaction(writing.write)
+        storing = StoringVerdict(new, tuple(corrected), judged_payload, corrected_payload, self._clock)
+        return await self._database.transaction(SharedWork(store_together, storing))
 
     async def give_up(self, turn_id: str, *, detail: str) -> bool:
         """Hand a turn that cannot be judged to a person; a later verdict replaces that. False when it does not wait."""
@@ -256,7 +217,9 @@ class VerdictRecords:
             change = sa.update(turns).where(turns.c.id == turn_id, turns.c.judgement == "pending")
             if not connection.execute(change.values(judgement="unjudged_needs_review")).rowcount:
                 return False
-            _open_review(connection, review_id, turn_id, None, "unjudged", detail, now)
+            same = sa.select(reviews.c.id).where(reviews.c.turn_id == turn_id, reviews.c.cause == "unjudged")
+            if connection.execute(same).first() is None:
+                insert_rows(connection, reviews, [open_review(review_id, turn_id, None, "unjudged", detail, now)])
             annotate(connection, self._clock, turn_id, partial(of_unjudged, detail))
             return True
 
@@ -304,134 +267,17 @@ class VerdictRecords:
         await self._database.transaction(lambda connection: connection.execute(change))
 
 
-@dataclass(frozen=True, slots=True)
-class _Storing:
-    new: NewVerdict
-    corrected: tuple[NewCorrection, ...]
-    judged_payload: Callable[[str, int], JsonObject]
-    corrected_payload: Callable[[str, int, NewCorrection], JsonObject]
-    clock: Clock
-
-    def write(self, connection: sa.Connection) -> str | None:
-        new = self.new
-        # The row's lock keeps another process that judges the same turn waiting until this verdict is stored.
-        turn = connection.execute(
-            sa.select(turns.c.consultation_id, turns.c.state, turns.c.judgement)
-            .where(turns.c.id == new.turn_id)
-            .with_for_update()
-        ).first()
-        may_run = new.purpose.startswith(CANDIDATE)
-        if turn is None or (turn.state == "streaming" and not may_run) or self._is_stored(connection, turn.judgement):
-            return None
-        verdict_id, now = self.clock.new_id("verdict"), self.clock.now()
-        connection.execute(
-            sa.insert(verdicts).values(
-                id=verdict_id,
-                turn_id=new.turn_id,
-                consultation_id=turn.consultation_id,
-                text_hash=new.text_hash,
-                policy_version=new.policy_version,
-                purpose=new.purpose,
-                passed=new.passed,
-                needs_review=new.needs_review,
-                verdict=new.verdict,
-                judge_model=new.judge_model,
-                cost_usd=new.cost_usd,
-                simulated=new.simulated,
-                created_at=now,
-                text=new.text,
-            )
+@cache
+def _passed_as_candidate() -> sa.Select[Any]:
+    # Built once: building it costs more than running it.
+    return (
+        sa.select(verdicts.c.id, verdicts.c.verdict, verdicts.c.created_at)
+        .where(
+            verdicts.c.turn_id == sa.bindparam("turn"),
+            verdicts.c.text_hash == sa.bindparam("hash"),
+            verdicts.c.policy_version == sa.bindparam("policy"),
+            verdicts.c.purpose.like(f"{CANDIDATE}%"),
+            verdicts.c.passed,
         )
-        if new.purpose == LIVE:
-            self._tell(connection, verdict_id, now)
-            said = partial(of_verdict, new.verdict)
-            annotate(connection, self.clock, new.turn_id, said, verdict_id=verdict_id)
-        if new.review is not None:
-            review_id = self.clock.new_id("review")
-            _open_review(connection, review_id, new.turn_id, verdict_id, new.review, new.detail, now)
-        return verdict_id
-
-    def _is_stored(self, connection: sa.Connection, judgement: str | None) -> bool:
-        new = self.new
-        if new.purpose == LIVE and judgement not in ("pending", "unjudged_needs_review"):
-            return True
-        same = sa.select(verdicts.c.id).where(
-            verdicts.c.turn_id == new.turn_id,
-            verdicts.c.text_hash == new.text_hash,
-            verdicts.c.policy_version == new.policy_version,
-            verdicts.c.purpose == new.purpose,
-        )
-        return connection.execute(same).first() is not None
-
-    def _tell(self, connection: sa.Connection, verdict_id: str, now: datetime) -> None:
-        turn_id = self.new.turn_id
-        newest = sa.select(sa.func.max(turn_events.c.sequence)).where(turn_events.c.turn_id == turn_id)
-        sequence = connection.execute(newest).scalar_one() + 1
-        payloads = [self.judged_payload(verdict_id, sequence)]
-        rows = []
-        for correction in self.corrected:
-            sequence += 1
-            payloads.append(self.corrected_payload(verdict_id, sequence, correction))
-            rows.append(
-                {
-                    "id": self.clock.new_id("correction"),
-                    "turn_id": turn_id,
-                    "verdict_id": verdict_id,
-                    "span_start": correction.start,
-                    "span_end": correction.end,
-                    "replacement": correction.replacement,
-                    "reason": correction.reason,
-                    "sequence": sequence,
-                    "created_at": now,
-                }
-            )
-        connection.execute(
-            sa.insert(turn_events),
-            [
-                {
-                    "turn_id": turn_id,
-                    "sequence": payload["sequence"],
-                    "type": payload["type"],
-                    "text": None,
-                    "payload": payload,
-                    "created_at": now,
-                }
-                for payload in payloads
-            ],
-        )
-        if rows:
-            connection.execute(sa.insert(corrections), rows)
-        judgement: Judgement = "passed" if self.new.passed else "failed"
-        connection.execute(
-            sa.update(turns).where(turns.c.id == turn_id).values(judgement=judgement, last_sequence=sequence)
-        )
-        connection.execute(
-            sa.update(reviews)
-            .where(reviews.c.turn_id == turn_id, reviews.c.cause == "unjudged", reviews.c.status != "decided")
-            .values(status="decided", decision="judged", decided_by="judge", decided_at=now)
-        )
-
-
-def _open_review(
-    connection: sa.Connection,
-    review_id: str,
-    turn_id: str,
-    verdict_id: str | None,
-    cause: ReviewCause,
-    detail: str,
-    now: datetime,
-) -> None:
-    same = sa.select(reviews.c.id).where(reviews.c.turn_id == turn_id, reviews.c.cause == cause)
-    if connection.execute(same).first() is not None:
-        return
-    connection.execute(
-        sa.insert(reviews).values(
-            id=review_id,
-            turn_id=turn_id,
-            verdict_id=verdict_id,
-            cause=cause,
-            detail=detail,
-            status="open",
-            opened_at=now,
-        )
+        .limit(1)
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +25,8 @@ from guidance_agent import (
     TurnStarted,
     event_from_json,
 )
-from guidance_agent.compliance.corrections import correction_wording
+from guidance_agent.compliance.corrections import correction_wording, corrections_for
+from guidance_agent.compliance.turn_judge import new_verdict
 from guidance_agent.compliance.verdict import Verdict
 from guidance_agent.core.schema import corrections, reviews, turns, verdicts
 from guidance_agent.errors import ModelTimeoutError, PermissionDeniedError, UnknownTurnError
@@ -84,6 +86,48 @@ async def test_a_turn_is_judged_once_and_its_verdict_is_the_next_event(
     assert verdict.passed
     assert verdict == Verdict.model_validate(last.verdict)
     assert await rows(runtime, reviews) == []
+
+
+async def test_verdicts_that_share_a_transaction_are_stored_as_each_would_be_alone(
+    runtime: Runtime, advisor: AdvisorAgent, janet: CustomerProfile
+) -> None:
+    answers = [
+        await answered(advisor, janet.model_copy(update={"customer_id": f"janet-{number}"})) for number in range(4)
+    ]
+
+    def store(number: int) -> Awaitable[str | None]:
+        turn_id, events = answers[number]
+        text = text_of(events)
+        verdict = fails_on_the_first_word(text) if number == 2 else verdict_on(text)
+        return runtime.verdicts.store(
+            new_verdict(verdict, turn_id=turn_id),
+            corrections_for(verdict, length=len(text)),
+            judged_payload=lambda verdict_id, sequence: {"type": "judged", "sequence": sequence, "id": verdict_id},
+            corrected_payload=lambda verdict_id, sequence, correction: {"type": "corrected", "sequence": sequence},
+        )
+
+    # Turns 1 and 2 are judged twice at once, as by two processes that both thought them left behind.
+    let_go = threading.Event()
+    holding = asyncio.ensure_future(runtime.database.transaction(lambda connection: let_go.wait(10)))
+    storing = [asyncio.ensure_future(store(number)) for number in (0, 1, 1, 2, 2, 3)]
+    await asyncio.sleep(0)
+    let_go.set()
+    await holding
+    ids = await asyncio.gather(*storing)
+    assert (ids[2], ids[4]) == (None, None)
+    stored = {row["turn_id"]: row for row in await rows(runtime, verdicts)}
+    assert [stored[turn_id]["id"] for turn_id, _ in answers] == [ids[0], ids[1], ids[3], ids[5]]
+    assert len(stored) == len(await rows(runtime, verdicts))
+    for number, (turn_id, events) in enumerate(answers):
+        told = [event.payload["type"] for event in await runtime.records.events(turn_id)][len(events) - 1 :]
+        assert told == (["judged", "corrected"] if number == 2 else ["judged"])
+        journal = await runtime.records.events(turn_id)
+        assert [event.sequence for event in journal] == list(range(len(journal)))
+        row = await runtime.records.turn(turn_id)
+        assert row is not None
+        assert (row["judgement"], row["last_sequence"]) == ("failed" if number == 2 else "passed", len(journal) - 1)
+    assert [row["turn_id"] for row in await rows(runtime, corrections)] == [answers[2][0]]
+    assert [(row["turn_id"], row["cause"]) for row in await rows(runtime, reviews)] == [(answers[2][0], "fail")]
 
 
 async def test_the_judge_is_told_what_was_said_before_and_to_whom(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from guidance_agent.core.bulk import Row, insert_rows
 from guidance_agent.core.clock import SystemClock
-from guidance_agent.core.database import Database, SharedRead
+from guidance_agent.core.database import Database, SharedWork
 from guidance_agent.core.records import KnownCustomer, Records
 from guidance_agent.core.schema import consultations, memories, turns
 
@@ -110,7 +110,7 @@ async def test_reads_of_one_kind_that_wait_together_are_asked_once(database: Dat
         sizes.append(len(asked))
         return [2 * number for number in asked]
 
-    answers = await asyncio.gather(*(database.run(SharedRead(double, number)) for number in range(50)))
+    answers = await asyncio.gather(*(database.run(SharedWork(double, number)) for number in range(50)))
     assert answers == [2 * number for number in range(50)]
     # The first one finds the thread free and goes at once.
     assert sizes == [1, 49]
@@ -120,7 +120,7 @@ async def test_a_read_that_spoils_its_kind_fails_alone(database: Database) -> No
     def reciprocal(_: sa.Connection, asked: Sequence[int]) -> list[float]:
         return [1 / number for number in asked]
 
-    reads = (database.run(SharedRead(reciprocal, number)) for number in (1, 2, 0, 4))
+    reads = (database.run(SharedWork(reciprocal, number)) for number in (1, 2, 0, 4))
     answers = await asyncio.gather(*reads, return_exceptions=True)
     assert [answer for answer in answers if isinstance(answer, float)] == [1.0, 0.5, 0.25]
     assert isinstance(answers[2], ZeroDivisionError)
