@@ -2,9 +2,10 @@
 
     python -m benchmarks.judging [--database sqlite|postgresql|both] [--quick]
 
-200 turns end at once; their ends are committed, and DBOS judges them four at a time with a judge that takes 20 ms.
-Meanwhile one more turn writes a piece of text every 5 ms and waits for its commit, and the loop is asked how late it
-is. No model: the judge is scripted. The floor of the commits is the same probe before anything is judged.
+200 turns that have said something end at once; their ends are committed, and DBOS judges them four at a time with a
+judge that takes 20 ms. Meanwhile one more turn writes a piece of text every 5 ms and waits for its commit, and the loop
+is asked how late it is. No model: the judge is scripted. The floor of the commits is the same probe before anything is
+judged.
 """
 
 from __future__ import annotations
@@ -115,13 +116,14 @@ async def _measure(database: str, url: str | None, folder: Path) -> list[Row]:
         judging = BackgroundJudging(verdicts, judge, clock, opened, is_quiet=lambda: True, ended=awake.set, eager=True)
         async with judging:
             # One turn first, so that importing and launching DBOS is not in the figures.
-            await _ended(journal, clock, 1, "warm")
+            await _ended(await _begun(journal, clock, 1, "warm"))
             await judging.drain()
+            turns = await _begun(journal, clock, TURNS, "turn")
             end = time.perf_counter() + 1.0
             quiet, _, _ = await _probe(journal, clock, "quiet", lambda: time.perf_counter() > end)
             begun = time.perf_counter()
             probing = asyncio.create_task(_probe(journal, clock, "busy", lambda: judge.judged > TURNS))
-            ends = await _ended(journal, clock, TURNS, "turn")
+            ends = await _ended(turns)
             while judge.judged <= TURNS:
                 await judging.run()
                 awake.clear()
@@ -139,17 +141,22 @@ async def _measure(database: str, url: str | None, folder: Path) -> list[Row]:
     ]
 
 
-async def _ended(journal: Journal, clock: SystemClock, number: int, name: str) -> float:
-    """Have turns say something and end together; return how long the ends took."""
-    ending = [EndingTurn(journal, clock, f"{name}-{index}") for index in range(number)]
-    for turn in ending:
+async def _begun(journal: Journal, clock: SystemClock, number: int, name: str) -> list[EndingTurn]:
+    """Have turns say something."""
+    turns = [EndingTurn(journal, clock, f"{name}-{index}") for index in range(number)]
+    for turn in turns:
         turn.write()
-    for turn in ending:
+    for turn in turns:
         await turn.landed()
+    return turns
+
+
+async def _ended(turns: Sequence[EndingTurn]) -> float:
+    """Have turns end together; return how long the ends took."""
     began = time.perf_counter()
-    for turn in ending:
+    for turn in turns:
         turn.end()
-    for turn in ending:
+    for turn in turns:
         await turn.landed()
     return time.perf_counter() - began
 
