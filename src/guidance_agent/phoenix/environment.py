@@ -194,8 +194,9 @@ def _make(environment: Environment, tell: Tell) -> None:
             tell(f"Making an environment in {folder}")
             _run([sys.executable, "-m", "venv", str(folder)], written, lambda _line: None)
             pip = [str(environment.python), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input"]
-            # The list is complete, so nothing that it does not name is to be looked for.
-            pinned = ["install", "--require-hashes", "--no-deps", "--progress-bar", "off"]
+            # The list is complete, so nothing that it does not name is to be looked for. What the server imports is
+            # compiled at its first start, which is much less than all.
+            pinned = ["install", "--require-hashes", "--no-deps", "--no-compile", "--progress-bar", "off"]
             packages = environment.pinned.packages
             _run([*pip, *pinned, "-r", str(environment.pinned.path)], written, _Progress(packages, tell))
             _run([*pip, "check"], written, lambda _line: None)
@@ -230,7 +231,7 @@ class _Progress:
                 # Some packages of the list are for other systems, so the number is an upper bound.
                 self._tell(f"Fetched {self._collected} of up to {self._packages} packages")
         elif line.startswith("Installing collected packages"):
-            self._tell(f"Fetched all {self._collected} packages; unpacking them, which takes a minute or two")
+            self._tell(f"Fetched all {self._collected} packages; unpacking them, which may take a minute")
 
 
 def _run(command: list[str], log: TextIO, seen: Callable[[str], None]) -> None:

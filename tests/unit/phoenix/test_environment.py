@@ -14,6 +14,8 @@ from guidance_agent.phoenix import environment as environment_module
 from guidance_agent.phoenix.environment import Environment, PinnedList, install_phoenix, pinned_list
 from tests.fake_phoenix import fake_environment
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def wheel(folder: Path, version: str) -> Path:
     """Make a wheel of a package that is called like Phoenix and holds one line."""
