@@ -29,9 +29,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--chunk-interval", type=float, help="seconds between text chunks instead of the pace")
     parser.add_argument("--crlf", action="store_true", help="end lines of event streams with CR LF")
     parser.add_argument("--any-model", action="store_true", help="serve unknown model names, too")
-    parser.add_argument("--state", type=Path, help="file that keeps cache entries for a later process")
+    parser.add_argument("--state", type=Path, help="file that keeps cache entries; batches are kept beside it")
     parser.add_argument("--rpm", type=int, help="requests per minute, per key and model")
     parser.add_argument("--tpm", type=int, help="tokens per minute, per key and model")
+    parser.add_argument("--batch-window", type=float, default=120.0, help="seconds that a batch's 24 hours take")
+    parser.add_argument("--batch-duration", type=float, help="seconds until the last item of a batch is answered")
     parser.add_argument("--manual-clock", action="store_true", help="time moves by POST /_simulator/clock only")
     parser.add_argument("--no-bodies", action="store_true", help="keep request bodies out of the log")
     parser.add_argument("--port-file", type=Path, help="file that receives the port once the server is ready")
@@ -51,6 +53,8 @@ def _settings(arguments: argparse.Namespace) -> SimulatorSettings:
         requests_per_minute=arguments.rpm,
         tokens_per_minute=arguments.tpm,
         log_bodies=not arguments.no_bodies,
+        batch_window=arguments.batch_window,
+        batch_duration=arguments.batch_duration,
     )
 
 

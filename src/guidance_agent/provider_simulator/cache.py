@@ -9,15 +9,30 @@ from pathlib import Path
 from guidance_agent.provider_simulator.accounting import CacheUse
 from guidance_agent.provider_simulator.cache_anthropic import PlannedWrite, account_anthropic
 from guidance_agent.provider_simulator.cache_openai import account_openai_breakpoints, account_openai_prefix
-from guidance_agent.provider_simulator.cache_store import EntryStore, load_entries, save_entries
+from guidance_agent.provider_simulator.cache_store import EntryStore, PrefixStore, load_entries, save_entries
 from guidance_agent.provider_simulator.clock import Clock
 from guidance_agent.provider_simulator.faults import seeded
 from guidance_agent.provider_simulator.prompt import Prompt
 from guidance_agent.provider_simulator.settings import SimulatorSettings
 
-__all__ = ["CacheLease", "PromptCaches"]
+__all__ = ["CacheLease", "PromptCaches", "account"]
 
 _SAVE_AFTER = 0.2
+
+
+def account(
+    prompt: Prompt, store: PrefixStore, *, workspace: str, now: float, miss: bool, idle_ttl: float
+) -> tuple[CacheUse, list[PlannedWrite]]:
+    """What a request reads and writes by the rules of its model; `miss` makes it find nothing."""
+    match prompt.model.regime:
+        case "anthropic":
+            return account_anthropic(prompt, store, workspace=workspace, now=now, miss=miss)
+        case "openai_breakpoints":
+            return account_openai_breakpoints(prompt, store, workspace=workspace, now=now, miss=miss)
+        case "openai_prefix":
+            return account_openai_prefix(prompt, store, workspace=workspace, now=now, miss=miss, idle_ttl=idle_ttl)
+        case "none":
+            return CacheUse(uncached=prompt.input_tokens), []
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +70,14 @@ class PromptCaches:
 
     def begin(self, prompt: Prompt, *, workspace: str, now: float) -> CacheLease:
         """Account for a request that arrived `now`; the lease is committed when its response begins."""
-        match prompt.model.regime:
-            case "anthropic":
-                use, writes = account_anthropic(prompt, self._store, workspace=workspace, now=now)
-            case "openai_breakpoints":
-                use, writes = account_openai_breakpoints(
-                    prompt, self._store, workspace=workspace, now=now, miss=self._misses()
-                )
-            case "openai_prefix":
-                use, writes = account_openai_prefix(
-                    prompt,
-                    self._store,
-                    workspace=workspace,
-                    now=now,
-                    miss=self._misses(),
-                    idle_ttl=self._settings.openai_idle_ttl,
-                )
-            case "none":
-                use, writes = CacheUse(uncached=prompt.input_tokens), []
+        use, writes = account(
+            prompt,
+            self._store,
+            workspace=workspace,
+            now=now,
+            miss=prompt.model.wire == "openai" and self._misses(),
+            idle_ttl=self._settings.openai_idle_ttl,
+        )
         return CacheLease(use, tuple(writes), now, self._store)
 
     def _misses(self) -> bool:

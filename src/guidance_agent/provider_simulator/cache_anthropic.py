@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from guidance_agent.provider_simulator.accounting import CacheUse
-from guidance_agent.provider_simulator.cache_store import CacheEntry, EntryStore
+from guidance_agent.provider_simulator.cache_store import CacheEntry, PrefixStore
 from guidance_agent.provider_simulator.prompt import Block, Prompt, Section
 
 __all__ = ["PlannedWrite", "account_anthropic"]
@@ -50,7 +50,7 @@ def prefix_tokens(blocks: Sequence[Block]) -> list[int]:
 
 
 def _look_back(
-    store: EntryStore, blocks: Sequence[Block], keys: Sequence[str], mark: int, now: float
+    store: PrefixStore, blocks: Sequence[Block], keys: Sequence[str], mark: int, now: float
 ) -> tuple[int, CacheEntry] | None:
     positions = 1
     for index in range(mark, -1, -1):
@@ -65,9 +65,12 @@ def _look_back(
 
 
 def account_anthropic(
-    prompt: Prompt, store: EntryStore, *, workspace: str, now: float
+    prompt: Prompt, store: PrefixStore, *, workspace: str, now: float, miss: bool = False
 ) -> tuple[CacheUse, list[PlannedWrite]]:
-    """What a request reads and writes; reads are refreshed, writes are left to the caller."""
+    """What a request reads and writes; reads are refreshed, writes are left to the caller.
+
+    `miss` makes it find nothing, as happens to requests of a batch.
+    """
     blocks = prompt.blocks
     sizes = prefix_tokens(blocks)
     marks = [
@@ -80,7 +83,7 @@ def account_anthropic(
         return CacheUse(uncached=total), []
     keys = prefix_keys(prompt, workspace)
     read_index, read_entry = -1, None
-    for mark in marks:
+    for mark in marks if not miss else []:
         hit = _look_back(store, blocks, keys, mark, now)
         if hit is None:
             continue
@@ -93,7 +96,7 @@ def account_anthropic(
     to_last = max(read, sizes[marks[-1]])
     writes = []
     for mark in marks:
-        if store.live(keys[mark], now) is not None:
+        if not miss and store.live(keys[mark], now) is not None:
             continue
         ttl = _TTL[blocks[mark].breakpoint or "5m"]
         if read_entry is not None and mark < read_index:

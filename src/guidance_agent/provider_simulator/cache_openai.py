@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 from guidance_agent.provider_simulator.accounting import CacheUse
 from guidance_agent.provider_simulator.cache_anthropic import PlannedWrite, prefix_keys, prefix_tokens
-from guidance_agent.provider_simulator.cache_store import EntryStore
+from guidance_agent.provider_simulator.cache_store import PrefixStore
 from guidance_agent.provider_simulator.prompt import Prompt
 
 __all__ = ["account_openai_breakpoints", "account_openai_prefix"]
@@ -29,7 +29,7 @@ def _shard(prompt: Prompt, workspace: str) -> str:
 
 
 def account_openai_breakpoints(
-    prompt: Prompt, store: EntryStore, *, workspace: str, now: float, miss: bool
+    prompt: Prompt, store: PrefixStore, *, workspace: str, now: float, miss: bool
 ) -> tuple[CacheUse, list[PlannedWrite]]:
     """What a request reads and writes on the models with breakpoints; `miss` makes it find nothing."""
     sizes = prefix_tokens(prompt.blocks)
@@ -57,7 +57,7 @@ def account_openai_breakpoints(
 
 
 def account_openai_prefix(
-    prompt: Prompt, store: EntryStore, *, workspace: str, now: float, miss: bool, idle_ttl: float
+    prompt: Prompt, store: PrefixStore, *, workspace: str, now: float, miss: bool, idle_ttl: float
 ) -> tuple[CacheUse, list[PlannedWrite]]:
     """What a request reads and leaves behind on the models with automatic prefixes; `miss` makes it find nothing."""
     steps = list(_steps(prompt, _shard(prompt, workspace)))

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-__all__ = ["CacheEntry", "EntryStore", "load_entries", "save_entries"]
+__all__ = ["CacheEntry", "EntryStore", "PrefixStore", "load_entries", "save_entries"]
 
 _PURGE_EVERY = 512
 
@@ -25,6 +25,16 @@ class CacheEntry:
     expires: float
     readable_at: float
     born: float
+
+
+class PrefixStore(Protocol):
+    """What the accounting of a request reads and renews."""
+
+    def live(self, key: str, now: float) -> CacheEntry | None:
+        """The entry if it can be read now."""
+
+    def refresh(self, entry: CacheEntry, now: float, *, at_most: float = float("inf")) -> None:
+        """A read starts the entry's time to live again, up to `at_most` seconds after its birth."""
 
 
 class EntryStore:

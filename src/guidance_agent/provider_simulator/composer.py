@@ -14,6 +14,7 @@ from guidance_agent.provider_simulator.answers.judgement import find_steer, judg
 from guidance_agent.provider_simulator.answers.reading import read_prompt, shown_schema, stems, tagged
 from guidance_agent.provider_simulator.prompt import Prompt
 from guidance_agent.provider_simulator.schema_values import value_for_schema
+from guidance_agent.provider_simulator.scripts import Script
 from guidance_agent.provider_simulator.settings import SimulatorSettings
 from guidance_agent.provider_simulator.tokens import split_tokens
 
@@ -45,6 +46,18 @@ class Composer:
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
+
+    def reply(self, prompt: Prompt, script: Script | None, *, chunk_tokens: int) -> Answer:
+        """What the model says to a prompt, or what a script dictates, within the limits of the request."""
+        chunk_tokens = self._settings.chunk_tokens or chunk_tokens
+        if script is not None and script.decides_words:
+            answer = script.answer(chunk_tokens=chunk_tokens)
+            if script.chunks is not None or script.bytes is not None:
+                # A scripted length is a promise to the benchmark; the request's own limits would break it.
+                return answer
+        else:
+            answer = self.answer(prompt, chunk_tokens=chunk_tokens)
+        return answer.stopped_at(prompt.stop).limited(prompt.max_tokens)
 
     def answer(self, prompt: Prompt, *, chunk_tokens: int) -> Answer:
         """The answer to a prompt, its text cut into chunks of `chunk_tokens`."""

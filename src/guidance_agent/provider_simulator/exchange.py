@@ -100,10 +100,11 @@ class Exchange:
         lease = self._state.caches.begin(prompt, workspace=key, now=self._arrived)
         self._state.limits.admit(prompt, lease.use, workspace=key, now=self._arrived)
         script = self._script(fault)
-        answer = self._compose(prompt, script)
+        answer = self._state.composer.reply(prompt, script, chunk_tokens=self._adapter.chunk_tokens)
         if fault is not None:
             answer = altered_answer(fault, answer)
         self._record.usage = self._adapter.usage(prompt, answer, lease.use)
+        self._state.ledger.add(prompt.model.name, lease.use, answer.output_tokens)
         pace = self._pace(prompt, lease.use, script)
         headers = self._headers(prompt, key)
         if prompt.stream:
@@ -129,17 +130,6 @@ class Exchange:
             return Script.model_validate_json(raw)
         except ValidationError as error:
             raise ProviderError(400, "invalid_request_error", f"{SCRIPT_HEADER}: {error}") from error
-
-    def _compose(self, prompt: Prompt, script: Script | None) -> Answer:
-        chunk_tokens = self._state.settings.chunk_tokens or self._adapter.chunk_tokens
-        if script is not None and script.decides_words:
-            answer = script.answer(chunk_tokens=chunk_tokens)
-            # A scripted length is a promise to the benchmark; the request's own limits would break it.
-            return answer if script.chunks is not None or script.bytes is not None else self._limit(answer, prompt)
-        return self._limit(self._state.composer.answer(prompt, chunk_tokens=chunk_tokens), prompt)
-
-    def _limit(self, answer: Answer, prompt: Prompt) -> Answer:
-        return answer.stopped_at(prompt.stop).limited(prompt.max_tokens)
 
     def _pace(self, prompt: Prompt, use: CacheUse, script: Script | None) -> Pace:
         settings = self._state.settings

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from guidance_agent.provider_simulator.answer import Answer
+from guidance_agent.provider_simulator.draws import draw
 from guidance_agent.provider_simulator.frames import Frame
 from guidance_agent.provider_simulator.models import Wire
 from guidance_agent.provider_simulator.scripts import Script
 from guidance_agent.provider_simulator.wire_errors import ProviderError, standard_error
 
-__all__ = ["Fault", "FaultKind", "FaultQueue", "break_frames", "fault_error"]
+__all__ = [
+    "BATCH_FAULTS",
+    "CALL_FAULTS",
+    "ITEM_FAULTS",
+    "ROUTE_FAULTS",
+    "Fault",
+    "FaultKind",
+    "FaultQueue",
+    "altered_answer",
+    "break_frames",
+    "fault_error",
+    "seeded",
+]
 
 FaultKind = Literal[
     "status",
@@ -33,7 +47,35 @@ FaultKind = Literal[
     "redirect",
     "wrong_content_type",
     "script",
+    "answer_lost",
+    "gone",
+    "stale_list",
+    "unknown_row",
+    "repeat_row",
+    "fail_batch",
+    "slow_batch",
+    "expire",
+    "lose",
 ]
+
+BATCH_FAULTS: frozenset[FaultKind] = frozenset({"fail_batch", "slow_batch"})
+"""Decided once for a whole batch, when it is submitted."""
+
+ITEM_FAULTS: frozenset[FaultKind] = frozenset(
+    {"status", "error_event", "refusal", "max_tokens", "script", "expire", "lose"}
+)
+"""Meet the requests inside a batch, each when its turn comes."""
+
+_OF_BATCH_ROUTES: frozenset[FaultKind] = frozenset({"answer_lost", "gone", "stale_list", "unknown_row", "repeat_row"})
+CALL_FAULTS: frozenset[FaultKind] = (
+    frozenset(get_args(FaultKind)) - BATCH_FAULTS - _OF_BATCH_ROUTES - {"expire", "lose"}
+)
+"""Meet the interactive calls."""
+
+ROUTE_FAULTS: frozenset[FaultKind] = (CALL_FAULTS - {"script", "refusal", "max_tokens"}) | _OF_BATCH_ROUTES
+"""Meet the requests about files and batches."""
+
+_ONLY_WHEN_NAMED: frozenset[FaultKind] = frozenset({"status", "error_event"})
 
 
 class Fault(BaseModel):
@@ -46,10 +88,21 @@ class Fault(BaseModel):
             `duplicate_start` sends the opening event twice; `splice` puts the opening of another stream in the middle;
             `accept_then_drop` reads the request and closes without an answer; `redirect` answers 307;
             `wrong_content_type` answers 200 with a web page; `script` dictates the answer (no failure).
+            About files and batches: `answer_lost` does what was asked and closes without an answer; `gone` deletes the
+            file or batch that the request names; `stale_list` leaves out what is younger than `seconds` (None: all);
+            `truncate`, `drop`, `stall` and `garbage` break a download after `after_chunks` rows, `unknown_row` and
+            `repeat_row` add a row that nobody asked for or send one twice. About a whole batch, met when it is
+            submitted: `fail_batch` (it fails validation; on Anthropic every item errors), `slow_batch` (it takes
+            `seconds` until its last item; None: longer than its window). About items: `expire` (not reached within the
+            window), `lose` (no row in the results); also `refusal`, `max_tokens`, `script`, and, where `operation`
+            names the item, `status` and `error_event`.
         times: How many matching requests it meets; None means all of them.
         skip: Matching requests that pass before the first is met.
         model, path, operation, contains: Substrings that the model name, the path, the operation (such as
-            `anthropic.messages.stream` or `openai.embeddings`) and the request body must contain; empty matches all.
+            `anthropic.messages.stream`, `openai.embeddings`, `openai.files.create`, `anthropic.batches.results` or
+            `openai.batches.item`) and the request body must contain; empty matches all.
+        share: Share of the matching requests that it meets, from 0 to 1; which ones follows from the seed and, inside a
+            batch, from the custom id.
         after_chunks: Text chunks that are sent before a stream breaks.
         status: Status for `status`, and for the error of `error_event` (429, 500, 529 …).
         retry_after: Value of the `retry-after` header in seconds; None sends none.
@@ -73,6 +126,7 @@ class Fault(BaseModel):
     path: str = ""
     operation: str = ""
     contains: str = ""
+    share: float = Field(default=1.0, ge=0, le=1)
     after_chunks: int = Field(default=0, ge=0)
     status: int = Field(default=529, ge=400, le=599)
     retry_after: float | None = None
@@ -103,11 +157,16 @@ class _Pending:
 class FaultQueue:
     """Faults that wait for their requests; the first that matches is taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._draws = 0
         self._pending: list[_Pending] = []
+        # Guards the faults and what is left of them: the items of batches are met in a thread of their own.
+        self._lock = threading.Lock()
 
     def add(self, *faults: Fault) -> None:
-        self._pending.extend(_Pending(fault) for fault in faults)
+        with self._lock:
+            self._pending.extend(_Pending(fault) for fault in faults)
 
     def script(self, text: str | None = None, *, pieces: Sequence[str] | None = None, times: int | None = 1) -> None:
         """Make the model say exactly `text`, or exactly these text chunks, to the next requests."""
@@ -115,7 +174,8 @@ class FaultQueue:
         self.add(Fault(kind="script", times=times, script=script))
 
     def clear(self) -> None:
-        self._pending.clear()
+        with self._lock:
+            self._pending.clear()
 
     def __iter__(self) -> Iterator[Fault]:
         return iter([pending.fault for pending in self._pending])
@@ -123,20 +183,46 @@ class FaultQueue:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def take(self, *, model: str, path: str, operation: str, body: str) -> Fault | None:
-        """The fault that this request meets, if any; it is used up accordingly."""
-        for pending in self._pending:
-            if not pending.fault.meets(model=model, path=path, operation=operation, body=body):
-                continue
-            if pending.skip:
-                pending.skip -= 1
-                continue
-            if pending.left is not None:
-                pending.left -= 1
-                if pending.left == 0:
-                    self._pending.remove(pending)
-            return pending.fault
+    def take(
+        self,
+        *,
+        model: str,
+        path: str,
+        operation: str,
+        body: str,
+        among: frozenset[FaultKind] = CALL_FAULTS,
+        key: str | None = None,
+    ) -> Fault | None:
+        """The fault of the kinds `among` that this request meets, if any; it is used up accordingly.
+
+        `key` decides with the seed whether the request belongs to a fault's share; None draws anew.
+        """
+        if not self._pending:
+            return None
+        with self._lock:
+            for pending in self._pending:
+                fault = pending.fault
+                if fault.kind not in among or not fault.meets(model=model, path=path, operation=operation, body=body):
+                    continue
+                if operation.endswith(".item") and fault.kind in _ONLY_WHEN_NAMED and "item" not in fault.operation:
+                    continue
+                if fault.share < 1 and self._draw(fault, key) >= fault.share:
+                    continue
+                if pending.skip:
+                    pending.skip -= 1
+                    continue
+                if pending.left is not None:
+                    pending.left -= 1
+                    if pending.left == 0:
+                        self._pending.remove(pending)
+                return fault
         return None
+
+    def _draw(self, fault: Fault, key: str | None) -> float:
+        if key is None:
+            self._draws += 1
+            key = str(self._draws)
+        return draw(self._seed, "share", fault.kind, fault.status, key)
 
 
 def fault_error(fault: Fault, wire: Wire) -> ProviderError:

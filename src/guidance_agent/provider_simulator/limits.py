@@ -13,7 +13,7 @@ from guidance_agent.provider_simulator.prompt import Prompt
 from guidance_agent.provider_simulator.settings import SimulatorSettings
 from guidance_agent.provider_simulator.wire_errors import ProviderError
 
-__all__ = ["RateLimits"]
+__all__ = ["Bucket", "RateLimits"]
 
 _SHOWN_REQUESTS = 4_000
 _SHOWN_TOKENS = 2_000_000
@@ -21,8 +21,8 @@ _OUTPUT_SHARE = 5
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """Refills evenly over a minute."""
+class Bucket:
+    """What is left of a limit; it refills evenly over a minute."""
 
     capacity: float
     level: float
@@ -42,8 +42,8 @@ class _Bucket:
 
 @dataclass(slots=True)
 class _Pair:
-    requests: _Bucket
-    tokens: _Bucket
+    requests: Bucket
+    tokens: Bucket
 
 
 class RateLimits:
@@ -58,7 +58,7 @@ class RateLimits:
         if pair is None:
             requests = float(self._settings.requests_per_minute or _SHOWN_REQUESTS)
             tokens = float(self._settings.tokens_per_minute or _SHOWN_TOKENS)
-            pair = _Pair(_Bucket(requests, requests, now), _Bucket(tokens, tokens, now))
+            pair = _Pair(Bucket(requests, requests, now), Bucket(tokens, tokens, now))
             self._pairs[workspace, model.name] = pair
         pair.requests.refill(now)
         pair.tokens.refill(now)

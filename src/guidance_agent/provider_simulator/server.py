@@ -16,6 +16,14 @@ from guidance_agent.provider_simulator import (
     embedding_routes,
 )
 from guidance_agent.provider_simulator.answers.topics import topics
+from guidance_agent.provider_simulator.batches import (
+    anthropic_routes,
+    file_routes,
+    inspection_routes,
+    openai_routes,
+)
+from guidance_agent.provider_simulator.batches.engine import BatchEngine
+from guidance_agent.provider_simulator.batches.limits import BatchLimits
 from guidance_agent.provider_simulator.cache import PromptCaches
 from guidance_agent.provider_simulator.clock import Clock, SystemClock
 from guidance_agent.provider_simulator.composer import Composer
@@ -38,21 +46,26 @@ async def _label(_request: web.Request, response: web.StreamResponse) -> None:
 class ProviderSimulator:
     """A provider on the loopback address, for as long as the `async with` block lasts.
 
-    Anthropic's routes stand under `/v1/messages`, OpenAI's under `/v1/chat/completions` and `/v1/embeddings`, the
-    control plane under `/_simulator/`.
+    Anthropic's routes stand under `/v1/messages`, OpenAI's under `/v1/chat/completions`, `/v1/embeddings`, `/v1/files`
+    and `/v1/batches`, the control plane under `/_simulator/`.
     """
 
     def __init__(self, settings: SimulatorSettings | None = None, *, clock: Clock | None = None) -> None:
         self.settings = settings or SimulatorSettings()
         self.clock: Clock = clock or SystemClock()
+        composer = Composer(self.settings)
+        faults = FaultQueue(self.settings.seed)
         self._state = SimulatorState(
             settings=self.settings,
             clock=self.clock,
             caches=PromptCaches(self.settings),
             limits=RateLimits(self.settings),
-            composer=Composer(self.settings),
+            composer=composer,
             pacer=Pacer(self.clock),
             log=RequestLog(self.settings.log_limit),
+            faults=faults,
+            batches=BatchEngine(self.settings, self.clock, composer, faults),
+            batch_limits=BatchLimits(self.settings),
         )
         self._runner: web.AppRunner | None = None
         self._saver: asyncio.Task[None] | None = None
@@ -83,7 +96,15 @@ class ProviderSimulator:
         app = web.Application(client_max_size=_BODY_LIMIT)
         app[STATE] = self._state
         app.on_response_prepare.append(_label)
-        for table in (answer_routes.routes, embedding_routes.routes, control_routes.routes):
+        for table in (
+            answer_routes.routes,
+            embedding_routes.routes,
+            file_routes.routes,
+            openai_routes.routes,
+            anthropic_routes.routes,
+            control_routes.routes,
+            inspection_routes.routes,
+        ):
             app.router.add_routes(table)
         # A handler is cancelled when its client leaves: that is how the log learns of it within milliseconds.
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
@@ -96,10 +117,12 @@ class ProviderSimulator:
             raise
         self._runner = runner
         self._port = runner.addresses[0][1]
+        self._state.base_url = self.base_url
         path = self.settings.state_path
         if path is not None:
             await self._state.caches.load(path, self.clock.now())
             self._saver = asyncio.create_task(self._state.caches.keep_saved(path, self.clock))
+            await self._state.batches.start()
         return self
 
     async def __aexit__(
@@ -110,6 +133,7 @@ class ProviderSimulator:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        await self._state.batches.aclose()
         if self._saver is not None and self.settings.state_path is not None:
             self._saver.cancel()
             await asyncio.gather(self._saver, return_exceptions=True)

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from guidance_agent.provider_simulator.batches.engine import BatchEngine
+from guidance_agent.provider_simulator.batches.limits import BatchLimits
 from guidance_agent.provider_simulator.cache import PromptCaches
 from guidance_agent.provider_simulator.clock import Clock
 from guidance_agent.provider_simulator.composer import Composer
 from guidance_agent.provider_simulator.faults import FaultQueue
+from guidance_agent.provider_simulator.ledger import Ledger
 from guidance_agent.provider_simulator.limits import RateLimits
 from guidance_agent.provider_simulator.pacing import Pacer
 from guidance_agent.provider_simulator.request_log import RequestLog, RequestRecord
@@ -29,7 +32,11 @@ class SimulatorState:
     composer: Composer
     pacer: Pacer
     log: RequestLog
-    faults: FaultQueue = field(default_factory=FaultQueue)
+    faults: FaultQueue
+    batches: BatchEngine
+    batch_limits: BatchLimits
+    base_url: str = ""
+    ledger: Ledger = field(default_factory=Ledger)
     closing: bool = False
 
     def open_record(self, request: web.Request) -> RequestRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -42,19 +43,24 @@ class _Memo:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, TextMeasure] = OrderedDict()
         self._characters = 0
+        # Guards the two above: the batches are worked off in a thread of their own.
+        self._lock = threading.Lock()
 
     def get(self, text: str) -> TextMeasure | None:
-        found = self._kept.get(text)
-        if found is not None:
-            self._kept.move_to_end(text)
+        with self._lock:
+            found = self._kept.get(text)
+            if found is not None:
+                self._kept.move_to_end(text)
         return found
 
     def put(self, text: str, value: TextMeasure) -> None:
-        self._kept[text] = value
-        self._characters += len(text)
-        while len(self._kept) > _MEMO_ENTRIES or (self._characters > _MEMO_CHARACTERS and len(self._kept) > 1):
-            dropped, _ = self._kept.popitem(last=False)
-            self._characters -= len(dropped)
+        with self._lock:
+            if text not in self._kept:
+                self._characters += len(text)
+            self._kept[text] = value
+            while len(self._kept) > _MEMO_ENTRIES or (self._characters > _MEMO_CHARACTERS and len(self._kept) > 1):
+                dropped, _ = self._kept.popitem(last=False)
+                self._characters -= len(dropped)
 
 
 _memo = _Memo()
