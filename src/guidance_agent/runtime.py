@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from guidance_agent.compliance.judging import BackgroundJudging
     from guidance_agent.compliance.sentence_judge import SentenceJudge
     from guidance_agent.compliance.validator import GuidanceValidator
+    from guidance_agent.core.annotation_delivery import AnnotationDelivery, Redact
     from guidance_agent.core.background import BackgroundJob, BackgroundWorker
     from guidance_agent.core.database import Database
     from guidance_agent.core.journal import Journal
@@ -104,6 +105,7 @@ class Runtime:
         self._environ = os.environ if environ is None else environ
         self.simulator: ProviderSimulator | None = None
         self.judging: BackgroundJudging | None = None
+        self.annotations: AnnotationDelivery | None = None
         self._role = role
         self._background: BackgroundWorker | None = None
         self._retrieved: set[str] = set()
@@ -289,6 +291,7 @@ class Runtime:
 
         rater = MemoryRater(self.memory, self.gateway, self.reasoning_model)
         jobs = [
+            await self._annotation_job(stack),
             *await self._judging_jobs(stack),
             BackgroundJob(name="sweep", interval=SWEEP_SECONDS, run=self.close_dead_turns, at_start=True, wakes=False),
             BackgroundJob(name="recency", interval=RATING_SECONDS, run=self._touch_memories),
@@ -296,6 +299,38 @@ class Runtime:
             BackgroundJob(name="embeddings", interval=RATING_SECONDS, run=self.memory.embed_pending),
         ]
         self._background = await stack.enter_async_context(BackgroundWorker(jobs, self.tracing))
+
+    async def _annotation_job(self, stack: contextlib.AsyncExitStack) -> BackgroundJob:
+        from guidance_agent.core.annotation_delivery import LAST_FLUSH_SECONDS, LOOK_SECONDS, AnnotationDelivery
+        from guidance_agent.core.annotations import AnnotationBacklog
+        from guidance_agent.core.background import BackgroundJob
+        from guidance_agent.core.phoenix_address import phoenix_to_annotate
+
+        settings = self.settings
+
+        def redact() -> Redact:
+            from guidance_agent.tracing.setup import redactor_of
+
+            return redactor_of(settings).redact
+
+        async def deliver() -> None:
+            # Its number of deliveries would make each a span of its own.
+            await delivery.run()
+
+        find = partial(phoenix_to_annotate, settings, self._environ)
+        # A malformed address is told before the first answer.
+        await asyncio.to_thread(find)
+        keep_trying = timedelta(days=settings.trace.annotation_days)
+        delivery = AnnotationDelivery(
+            AnnotationBacklog(self.database, self.clock, keep_trying=keep_trying),
+            self.clock,
+            find,
+            redact,
+        )
+        self.annotations = delivery
+        # Runs when nothing judges any more, and before the records are closed.
+        stack.push_async_callback(delivery.last_look, partial(self.tracing.flush, LAST_FLUSH_SECONDS))
+        return BackgroundJob(name="annotations", interval=LOOK_SECONDS, run=deliver)
 
     async def _judging_jobs(self, stack: contextlib.AsyncExitStack) -> list[BackgroundJob]:
         from guidance_agent.compliance.judging import LOOK_SECONDS, BackgroundJudging
@@ -322,6 +357,7 @@ class Runtime:
         def look_again() -> None:
             if self._background is not None:
                 self._background.wake("judging")
+                self._background.wake("annotations")
 
         judging = BackgroundJudging(
             self.verdicts,

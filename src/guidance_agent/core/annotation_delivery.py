@@ -13,31 +13,38 @@ look: one that is started later, or elsewhere, gets what waits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from guidance_agent.core.annotations import AnnotationBacklog, DueAnnotation, Undelivered
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.types import JsonObject
+from guidance_agent.errors import StorageError
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from guidance_agent.core.annotation_post import PhoenixAddress, Reply
+    from guidance_agent.core.annotation_post import Reply
+    from guidance_agent.core.phoenix_address import PhoenixAddress
 
-__all__ = ["LOOK_SECONDS", "AnnotationDelivery", "Drained", "Redact"]
+__all__ = ["LAST_FLUSH_SECONDS", "LOOK_SECONDS", "AnnotationDelivery", "Drained", "Redact"]
 
 LOOK_SECONDS = 5.0
 """How often it is looked for what another process left, or what is due again."""
+
+LAST_FLUSH_SECONDS = 0.3
+"""How long the spans of a process that ends may take to be delivered for its verdicts to be sent at once."""
 
 LEASE_SECONDS = 60.0
 _BATCH = 100
 _REQUESTS_PER_LOOK = 20
 _SPAN_FIRST, _SPAN_LONGEST = 1.0, 600.0
+_EARLY_ATTEMPTS = 3
+_LAST_SECONDS = 1.0
 _PAUSE_FIRST, _PAUSE_LONGEST = 1.0, 60.0
 _NO_ROUTE_PAUSE = 600.0
 _REJECTED_FIRST, _REJECTED_LONGEST = 60.0, 21_600.0
@@ -64,6 +71,7 @@ class _Look:
     requests: int = _REQUESTS_PER_LOOK
     sent: list[DueAnnotation] = field(default_factory=list)
     undelivered: list[Undelivered] = field(default_factory=list)
+    early: set[str] = field(default_factory=set)
     stopped: bool = False
 
 
@@ -97,6 +105,7 @@ class AnnotationDelivery:
         self._failures = 0
         self._told: str | None = None
         self._told_rejected = False
+        self._unfinished: set[str] = set()
         # Keeps a look that was asked for from running beside the one of the background.
         self._looking = asyncio.Lock()
 
@@ -116,17 +125,37 @@ class AnnotationDelivery:
             sent += arrived
         return Drained(sent, await self._backlog.waiting())
 
-    async def _look(self) -> int:
+    async def last_look(self, flush: Callable[[], bool]) -> None:
+        """Send what this process has judged before it ends, where that takes no more than a moment.
+
+        Args:
+            flush: Delivers the spans that wait in this process and says whether they arrived; blocks, in a thread.
+        """
+        try:
+            async with self._looking:
+                if self._pauses() or await asyncio.to_thread(self._find_phoenix) is None:
+                    return
+                if await self._backlog.any_due(self._unfinished) and await asyncio.to_thread(flush):
+                    async with asyncio.timeout(_LAST_SECONDS):
+                        await self._look(early=True)
+        except TimeoutError:
+            return
+        except StorageError as error:
+            # What waits stays where it is; the process is about to end, and its end is not to fail for this.
+            _logger.warning("Verdicts on answers could not be looked for: %s", error)
+
+    async def _look(self, *, early: bool = False) -> int:
         if self._pauses() and self._place is not None and not await self._has_moved():
             return 0
-        if not await self._backlog.any_due():
+        also = frozenset(self._unfinished) if early else frozenset()
+        if not await self._backlog.any_due(also):
             return 0
         address = await asyncio.to_thread(self._find_phoenix)
         if address is None:
             return 0
         if address.place != self._place:
             self._place, self._not_before, self._failures, self._told = address.place, 0.0, 0, None
-        async with AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             # Loaded where something is to be sent: nobody's first text waits for it.
             import aiohttp
 
@@ -135,7 +164,8 @@ class AnnotationDelivery:
             while look.requests and not look.stopped:
                 # Of one that did not answer well, a single annotation finds out whether it does now.
                 limit = 1 if self._failures else _BATCH
-                taken = await self._backlog.take(limit, lease=LEASE_SECONDS)
+                taken = await self._backlog.take(limit, lease=LEASE_SECONDS, also=also)
+                also = frozenset()
                 if not taken:
                     break
                 await self._deliver(look, taken)
@@ -151,6 +181,9 @@ class AnnotationDelivery:
     async def _deliver(self, look: _Look, taken: Sequence[DueAnnotation]) -> None:
         """Send what was taken, in parts where a part of it is refused, and note what became of each."""
         before = len(look.sent), len(look.undelivered)
+        # If this is cancelled, a last look knows what it was at.
+        ids = {each.id for each in taken}
+        self._unfinished |= ids
         bodies = dict(zip((each.id for each in taken), await asyncio.to_thread(self._bodies, taken), strict=True))
         parts = deque([tuple(taken)])
         while parts:
@@ -162,6 +195,7 @@ class AnnotationDelivery:
             reply = await self._post(look, [bodies[each.id] for each in part])
             parts.extendleft(self._after(look, part, reply))
         await self._backlog.settle(look.sent[before[0] :], look.undelivered[before[1] :])
+        self._unfinished = (self._unfinished - ids) | (look.early & ids)
 
     async def _post(self, look: _Look, data: Sequence[JsonObject]) -> Reply:
         from guidance_agent.core.annotation_post import TIMEOUT_SECONDS, post_annotations
@@ -184,6 +218,7 @@ class AnnotationDelivery:
                     Undelivered(each, _later(each.attempts, _SPAN_FIRST, _SPAN_LONGEST), "the span has not arrived")
                     for each in missing
                 )
+                look.early.update(each.id for each in missing if each.attempts <= _EARLY_ATTEMPTS)
                 rest = tuple(each for each in part if each.span_id not in span_ids)
                 return (rest,) if rest else ()
             case post.Rejected(problem):

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 import aiohttp
 
+from guidance_agent.core.phoenix_address import PhoenixAddress
 from guidance_agent.core.types import JsonObject
 from guidance_agent.llm.transports.http import proxy_for
 
@@ -26,7 +26,6 @@ __all__ = [
     "Away",
     "Delivered",
     "NoRoute",
-    "PhoenixAddress",
     "Refused",
     "Rejected",
     "Reply",
@@ -41,22 +40,6 @@ _PATH = "/v1/span_annotations"
 _LONGEST_ANSWER = 65_536
 _LONGEST_WORDS = 300
 _BUSY = (408, 425, 429)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhoenixAddress:
-    """Where Phoenix is. `certificate` is a file of authorities, where the system's do not know its own."""
-
-    base_url: str
-    headers: Mapping[str, str]
-    certificate: str | None = None
-
-    @property
-    def place(self) -> str:
-        """The address as a log may have it."""
-        parts = urlsplit(self.base_url)
-        port = "" if parts.port is None else f":{parts.port}"
-        return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ longer than the lease. A row that was replaced while it was under way keeps its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
@@ -245,23 +245,22 @@ class AnnotationBacklog:
         query = sa.select(sa.func.count()).select_from(span_annotations).where(*self._unsent())
         return await self._database.run(lambda connection: connection.execute(query).scalar_one())
 
-    async def any_due(self) -> bool:
-        """Whether there is something to send now."""
-        now = self._clock.now().timestamp()
-        query = sa.select(span_annotations.c.id).where(*self._unsent(), span_annotations.c.next_attempt <= now).limit(1)
+    async def any_due(self, also: Collection[str] = ()) -> bool:
+        """Whether there is something to send now; `also` are ids that count before their time."""
+        query = sa.select(span_annotations.c.id).where(*self._due_now(also)).limit(1)
         return await self._database.run(lambda connection: connection.execute(query).first()) is not None
 
-    async def take(self, limit: int, *, lease: float) -> Sequence[DueAnnotation]:
+    async def take(self, limit: int, *, lease: float, also: Collection[str] = ()) -> Sequence[DueAnnotation]:
         """Return annotations that are due, those that became so first first; others leave them alone for `lease` s."""
-        if not await self.any_due():
+        if not await self.any_due(also):
             # A look that finds nothing writes nothing.
             return ()
-        now = self._clock.now().timestamp()
+        until = self._clock.now().timestamp() + lease
         chosen = (
             sa.select(span_annotations, consultations.c.profile)
             .join(turns, turns.c.id == span_annotations.c.turn_id)
             .join(consultations, consultations.c.id == turns.c.consultation_id)
-            .where(*self._unsent(), span_annotations.c.next_attempt <= now)
+            .where(*self._due_now(also))
             .order_by(span_annotations.c.next_attempt, span_annotations.c.id)
             .limit(limit)
             .with_for_update(of=span_annotations, skip_locked=True)
@@ -270,7 +269,7 @@ class AnnotationBacklog:
         def write(connection: sa.Connection) -> Sequence[DueAnnotation]:
             rows = connection.execute(chosen).mappings().all()
             change = sa.update(span_annotations).where(span_annotations.c.id.in_([row["id"] for row in rows]))
-            connection.execute(change.values(next_attempt=now + lease))
+            connection.execute(change.values(next_attempt=until))
             return [_due(dict(row)) for row in rows]
 
         return await self._database.transaction(write)
@@ -296,6 +295,10 @@ class AnnotationBacklog:
                     connection.execute(mine.where(row.version != version).values(next_attempt=now))
 
         await self._database.transaction(write)
+
+    def _due_now(self, also: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
+        is_due = span_annotations.c.next_attempt <= self._clock.now().timestamp()
+        return *self._unsent(), sa.or_(is_due, span_annotations.c.id.in_(also)) if also else is_due
 
     def _unsent(self) -> tuple[sa.ColumnElement[bool], ...]:
         oldest = self._clock.now() - self._keep_trying

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from guidance_agent.core.annotation_post import PhoenixAddress
+from guidance_agent.core.phoenix_address import PhoenixAddress
 
 __all__ = ["FakePhoenix", "fake_phoenix"]
 

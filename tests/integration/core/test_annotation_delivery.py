@@ -13,11 +13,11 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from guidance_agent.core.annotation_delivery import LEASE_SECONDS, AnnotationDelivery, Drained
-from guidance_agent.core.annotation_post import PhoenixAddress
 from guidance_agent.core.annotations import IDENTIFIER, AnnotationBacklog, NewAnnotation, annotate
 from guidance_agent.core.bulk import insert_rows
 from guidance_agent.core.clock import SystemClock
 from guidance_agent.core.database import Database
+from guidance_agent.core.phoenix_address import PhoenixAddress
 from guidance_agent.core.schema import consultations, span_annotations, turns
 from tests.integration.core.fake_phoenix import FakePhoenix, fake_phoenix
 
@@ -414,3 +414,46 @@ async def test_nothing_is_imported_or_written_while_nothing_waits(desk: Desk, mo
     monkeypatch.setattr(desk.database, "transaction", no_transaction)
     assert await desk.delivery.run() == 0
     assert desk.phoenix.requests == []
+
+
+async def test_before_a_process_ends_what_was_too_early_is_sent_when_its_span_is_there(desk: Desk) -> None:
+    desk.phoenix.spans = set()
+    await desk.annotated(1)
+    await desk.delivery.run()
+
+    def flush() -> bool:
+        desk.phoenix.spans = None
+        return True
+
+    await desk.delivery.last_look(flush)
+    assert len(desk.phoenix.stored) == 1
+
+
+@pytest.mark.parametrize("why", ["nothing waits", "spans do not arrive", "phoenix is away"])
+async def test_a_process_ends_without_a_last_look_that_would_be_in_vain(desk: Desk, why: str) -> None:
+    if why != "nothing waits":
+        await desk.annotated(1)
+    if why == "phoenix is away":
+        desk.phoenix.always = 503
+        await desk.delivery.run()
+    asked, flushed = len(desk.phoenix.requests), []
+
+    def flush() -> bool:
+        flushed.append(why)
+        return False
+
+    await desk.delivery.last_look(flush)
+    assert len(desk.phoenix.requests) == asked
+    assert flushed == (["spans do not arrive"] if why == "spans do not arrive" else [])
+
+
+async def test_what_was_on_its_way_when_the_background_stopped_is_sent_in_the_last_look(desk: Desk) -> None:
+    await desk.annotated(1)
+    desk.phoenix.answers.append(0)
+    looking = asyncio.create_task(desk.delivery.run())
+    await asyncio.wait_for(desk.phoenix.arrived.wait(), 10)
+    looking.cancel()
+    await asyncio.wait([looking])
+    await desk.delivery.last_look(lambda: True)
+    assert len(desk.phoenix.stored) == 1
+    assert (await desk.row())["sent_at"] is not None
