@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from guidance_agent.phoenix.environment import Environment
     from guidance_agent.phoenix.local import LocalPhoenix
+    from guidance_agent.settings import Settings
 
 __all__ = ["EXAMPLES", "INSTALL_EXAMPLES", "install", "phoenix"]
 
@@ -58,16 +60,18 @@ def phoenix(
         if port is not None or grpc_port is not None or background or stop or as_json or data_dir or quiet:
             raise InputError(f"Options stand after the command: guidance-agent phoenix {context.invoked_subcommand} …")
         return None
-    folder = options.load_settings(data_dir=data_dir).data_dir
+    settings = options.load_settings(data_dir=data_dir)
+    folder = settings.data_dir
     if stop:
         return _stop(folder, as_json=as_json)
     margin = Margin(notes=not quiet and not as_json)
     from guidance_agent.phoenix.local import local_phoenix
 
+    said = _Said(_project(settings), as_json=as_json)
     running = local_phoenix(folder)
     if running is not None:
-        return _already(running, port, grpc_port, as_json=as_json)
-    return _run(folder, port, grpc_port, margin, background=background, as_json=as_json)
+        return _already(running, port, grpc_port, said)
+    return _run(folder, (port, grpc_port), margin, said, background=background)
 
 
 def install(
@@ -114,18 +118,18 @@ def _agreed(environment: Environment) -> bool:
 
 
 def _run(
-    folder: Path, port: int | None, grpc_port: int | None, margin: Margin, *, background: bool, as_json: bool
+    folder: Path, ports: tuple[int | None, int | None], margin: Margin, said: _Said, *, background: bool
 ) -> ExitCode:
     from guidance_agent.phoenix.launch import PhoenixServer
     from guidance_agent.phoenix.ports import choose_ports
 
-    with PhoenixServer(folder, choose_ports(port, grpc_port), tell=margin.note) as server:
+    with PhoenixServer(folder, choose_ports(*ports), tell=margin.note) as server:
         if background:
-            _announce(server.keep(), as_json=as_json)
+            said.write(server.keep(), started=True)
             margin.note("It runs in the background. To end it: guidance-agent phoenix --stop")
             return ExitCode.DONE
         try:
-            _announce(server.local, as_json=as_json)
+            said.write(server.local, started=True)
             margin.note("Ctrl-C ends it.")
             server.wait()
         except KeyboardInterrupt:
@@ -133,43 +137,54 @@ def _run(
     return ExitCode.DONE
 
 
-def _already(running: LocalPhoenix, port: int | None, grpc_port: int | None, *, as_json: bool) -> ExitCode:
+def _already(running: LocalPhoenix, port: int | None, grpc_port: int | None, said: _Said) -> ExitCode:
     if port not in (None, 0, running.port) or grpc_port not in (None, 0, running.grpc_port):
         raise InputError(
             f"Phoenix is running already, on {running.endpoint} and {running.grpc_endpoint}. To have it on other "
             "ports, end it first: guidance-agent phoenix --stop"
         )
-    if as_json:
-        _write_json(_told(running) | {"started": False})
-    else:
-        write_output(f"Phoenix {running.version} is running already.\n{_addresses(running)}")
+    said.write(running, started=False)
     return ExitCode.DONE
 
 
-def _announce(local: LocalPhoenix, *, as_json: bool) -> None:
-    if as_json:
-        _write_json(_told(local) | {"started": True})
-    else:
-        write_output(f"Phoenix {local.version} is running, for this machine only.\n{_addresses(local)}")
+def _project(settings: Settings) -> str:
+    """Return the project that this package's spans go to, as the tracing decides it."""
+    from guidance_agent import __version__
+    from guidance_agent.tracing import attributes
+    from guidance_agent.tracing.setup import resource_of
+
+    return resource_of(settings, os.environ, version=__version__)[attributes.PROJECT_NAME]
 
 
-def _addresses(local: LocalPhoenix) -> str:
-    return (
-        f"  page     {local.endpoint}\n"
-        f"  project  {local.project_url()}\n"
-        f"  traces   {local.traces_endpoint} (OTLP over HTTP), {local.grpc_endpoint} (gRPC)\n"
-    )
+class _Said:
+    """Says where a server runs, for people or for programs."""
 
+    def __init__(self, project: str, *, as_json: bool) -> None:
+        self._project = project
+        self._as_json = as_json
 
-def _told(local: LocalPhoenix) -> dict[str, Any]:
-    return {
-        "endpoint": local.endpoint,
-        "project": local.project_url(),
-        "traces": local.traces_endpoint,
-        "grpc": local.grpc_endpoint,
-        "pid": local.pid,
-        "version": local.version,
-    }
+    def write(self, local: LocalPhoenix, *, started: bool) -> None:
+        page = local.project_url(self._project)
+        if self._as_json:
+            _write_json(
+                {
+                    "endpoint": local.endpoint,
+                    "project": page,
+                    "traces": local.traces_endpoint,
+                    "grpc": local.grpc_endpoint,
+                    "pid": local.pid,
+                    "version": local.version,
+                    "started": started,
+                }
+            )
+            return
+        how = "is running, for this machine only" if started else "is running already"
+        write_output(
+            f"Phoenix {local.version} {how}.\n"
+            f"  page     {local.endpoint}\n"
+            f"  project  {page}\n"
+            f"  traces   {local.traces_endpoint} (OTLP over HTTP), {local.grpc_endpoint} (gRPC)\n"
+        )
 
 
 def _stop(folder: Path, *, as_json: bool) -> ExitCode:

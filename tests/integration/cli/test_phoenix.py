@@ -76,8 +76,9 @@ def test_it_runs_in_the_background_once_until_it_is_stopped(run: Run, folder: Pa
     first = told(run(*arguments))
     assert first["started"] is True
     assert runs(first["pid"])
-    second = told(run(*arguments))
-    assert second == first | {"started": False}
+    second = told(run(*arguments, GUIDANCE_TRACE__PROJECT="my project"))
+    page = f"{first['endpoint']}/redirects/projects/my%20project"
+    assert second == first | {"started": False, "project": page}
     third = run("phoenix", "--data-dir", str(folder))
     assert third.returncode == 0 and "running already" in third.stdout and first["endpoint"] in third.stdout
     other = run("phoenix", "--port", "1", "--data-dir", str(folder))
