@@ -17,6 +17,7 @@ from guidance_agent.cli.output import write_output
 
 if TYPE_CHECKING:
     from guidance_agent.compliance.judging import BackgroundJudging, Drained
+    from guidance_agent.core.annotation_delivery import Delivered
     from guidance_agent.runtime import Runtime
     from guidance_agent.settings import Settings
 
@@ -38,7 +39,7 @@ def worker(
     data_dir: options.DataDir = None,
     quiet: options.Quiet = False,
 ) -> ExitCode:
-    """Judge the answers that wait, and close the turns of processes that died.
+    """Judge the answers that wait, send their verdicts to Phoenix, and close the turns of processes that died.
 
     Every process does that for itself unless GUIDANCE_BACKGROUND is false. Any number of workers may run beside each
     other on PostgreSQL; each answer is judged by one of them. Ctrl-C or SIGTERM stops one; what it was at stays due.
@@ -63,12 +64,16 @@ async def _work(settings: Settings, margin: Margin, *, once: bool, as_json: bool
 
 
 async def _drain(runtime: Runtime, judging: BackgroundJudging, margin: Margin, *, as_json: bool) -> ExitCode:
+    from guidance_agent.core.annotation_delivery import Delivered
+
     closed = await runtime.close_dead_turns()
     drained = await judging.drain()
+    delivered = Delivered(0, 0) if runtime.annotations is None else await runtime.annotations.drain()
     if as_json:
-        write_output(json.dumps({"closed": len(closed), **drained._asdict()}, ensure_ascii=False) + "\n")
+        told = {"closed": len(closed), **drained._asdict(), "annotations": delivered._asdict()}
+        write_output(json.dumps(told, ensure_ascii=False) + "\n")
     else:
-        margin.note(_line(len(closed), drained))
+        margin.note(_line(len(closed), drained, delivered))
     if drained.waiting:
         why = next(iter(drained.waiting.values()))
         show_error(
@@ -82,9 +87,11 @@ async def _drain(runtime: Runtime, judging: BackgroundJudging, margin: Margin, *
     return ExitCode.MODEL if drained.waiting or drained.given_up else ExitCode.DONE
 
 
-def _line(closed: int, drained: Drained) -> str:
+def _line(closed: int, drained: Drained, delivered: Delivered) -> str:
     dead = f"{closed} turns of dead processes closed; " if closed else ""
-    return f"{dead}{drained.judged} answers judged, {len(drained.waiting)} still waiting."
+    left = f", {delivered.waiting} wait for it" if delivered.waiting else ""
+    sent = f" {delivered.sent} annotations delivered to Phoenix{left}." if any(delivered) else ""
+    return f"{dead}{drained.judged} answers judged, {len(drained.waiting)} still waiting.{sent}"
 
 
 async def _serve(judging: BackgroundJudging, margin: Margin, *, as_json: bool) -> ExitCode:

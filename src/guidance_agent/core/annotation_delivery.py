@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.annotation_post import Reply
     from guidance_agent.core.phoenix_address import PhoenixAddress
 
-__all__ = ["LAST_FLUSH_SECONDS", "LOOK_SECONDS", "AnnotationDelivery", "Drained", "Redact"]
+__all__ = ["LAST_FLUSH_SECONDS", "LOOK_SECONDS", "AnnotationDelivery", "Delivered", "Redact"]
 
 LOOK_SECONDS = 5.0
 """How often it is looked for what another process left, or what is due again."""
@@ -55,7 +55,7 @@ Redact = Callable[[str, str, tuple[str, ...]], str]
 _logger = logging.getLogger("guidance_agent.annotations")
 
 
-class Drained(NamedTuple):
+class Delivered(NamedTuple):
     """What was sent, and how many annotations still wait."""
 
     sent: int
@@ -118,12 +118,12 @@ class AnnotationDelivery:
         async with self._looking:
             return await self._look()
 
-    async def drain(self) -> Drained:
+    async def drain(self) -> Delivered:
         """Send everything that can be sent now."""
         sent = 0
         while arrived := await self.run():
             sent += arrived
-        return Drained(sent, await self._backlog.waiting())
+        return Delivered(sent, await self._backlog.waiting())
 
     async def last_look(self, flush: Callable[[], bool]) -> None:
         """Send what this process has judged before it ends, where that takes no more than a moment.

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
-from guidance_agent.core.annotation_delivery import LEASE_SECONDS, AnnotationDelivery, Drained
+from guidance_agent.core.annotation_delivery import LEASE_SECONDS, AnnotationDelivery, Delivered
 from guidance_agent.core.annotations import IDENTIFIER, AnnotationBacklog, NewAnnotation, annotate
 from guidance_agent.core.bulk import insert_rows
 from guidance_agent.core.clock import SystemClock
@@ -396,15 +396,15 @@ async def test_after_its_days_an_annotation_is_tried_no_more_and_kept(desk: Desk
 async def test_without_a_phoenix_everything_waits_for_one(desk: Desk) -> None:
     address, desk.address = desk.address, None
     await desk.annotated(2)
-    assert await desk.delivery.drain() == Drained(sent=0, waiting=2)
+    assert await desk.delivery.drain() == Delivered(sent=0, waiting=2)
     desk.address = address
-    assert await desk.delivery.drain() == Drained(sent=2, waiting=0)
+    assert await desk.delivery.drain() == Delivered(sent=2, waiting=0)
 
 
 async def test_draining_sends_what_can_be_sent_and_says_what_waits(desk: Desk) -> None:
     desk.phoenix.spans = {span_of(number) for number in range(2_010)} - {span_of(5)}
     await desk.annotated(2_010)
-    assert await desk.delivery.drain() == Drained(sent=2_009, waiting=1)
+    assert await desk.delivery.drain() == Delivered(sent=2_009, waiting=1)
 
 
 async def test_nothing_is_imported_or_written_while_nothing_waits(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
