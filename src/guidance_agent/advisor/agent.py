@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["AdvisorAgent"]
 
 
-_PLANNED_AT_ONCE = 32
+_PLANNED_AT_ONCE = 8
 
 
 class AdvisorAgent:
