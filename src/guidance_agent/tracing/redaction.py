@@ -22,7 +22,7 @@ from guidance_agent.tracing.redaction_addresses import addresses
 from guidance_agent.tracing.redaction_amounts import amounts as pound_amounts
 from guidance_agent.tracing.redaction_dates import dates_of_birth
 from guidance_agent.tracing.redaction_labels import kind_of_key, labelled, plans, says_something
-from guidance_agent.tracing.redaction_names import announced_names, known_names, names_of
+from guidance_agent.tracing.redaction_names import announced_names, given_names, known_names, names_of
 from guidance_agent.tracing.redaction_rules import Found, Rule
 from guidance_agent.tracing.redaction_views import Reading, readings
 
@@ -47,17 +47,20 @@ RULES: Mapping[str, Rule] = {
     "driving_licence": numbers.driving_licences,
     "sort_code": numbers.sort_codes,
     "account_number": numbers.accounts,
+    "spoken_digits": numbers.spoken_digits,
     "date_of_birth": dates_of_birth,
     "postcode": numbers.postcodes,
     "address": addresses,
     "plan_number": plans,
     "label": labelled,
     "announced_name": announced_names,
+    "given_name": given_names,
 }
 """Every rule by its name, but for `known_name`; of two that find the same, the earlier names it."""
 
 _WINDOW = 12_288
 _MARGIN = 512
+_PROGRAM_PART = re.compile(r"(?:(?:app|llm|input|output|tool|gen_ai|metadata|retrieval|key|tag)[._])+")
 _PLAIN_KEY = re.compile(r"[a-zA-Z_]+(?:[._][a-zA-Z_]+|\.[0-9]{1,4}(?=\.[a-zA-Z_]|\Z))*")
 _logger = logging.getLogger("guidance_agent.tracing")
 
@@ -107,7 +110,7 @@ class Redactor:
             for reading in layers:
                 for rank, rule in enumerate(self._rules):
                     found = list(rule(reading))
-                    if rule is announced_names:
+                    if rule is announced_names or rule is given_names:
                         words |= names_of(found, reading)
                     places += _placed(found, reading, low, core, core_end, rank + 1)
                 if self._known and known:
@@ -126,7 +129,9 @@ class Redactor:
         if self._announced:
             for low, _, _, high in _windows(len(text)):
                 for reading in readings(text[low:high]):
-                    words |= names_of(list(announced_names(reading)), reading)
+                    for rule in self._rules:
+                        if rule is announced_names or rule is given_names:
+                            words |= names_of(list(rule(reading)), reading)
         return frozenset(words)
 
     def redact_attributes(
@@ -165,7 +170,10 @@ class Redactor:
             reading = Reading(key)
             found = known_names(reading, known) if self._known and known else ()
             return _marked(key, list(_placed(found, reading, 0, 0, len(key), 0)))
-        return self.safely(lambda text: ".".join(one(part) for part in one(text).split(".")), key)
+        if "@" not in key and (program := _PROGRAM_PART.match(key)) is not None:
+            # A dot before a number would make it the end of another.
+            return program[0] + self.safely(one, key[program.end() :])
+        return self.safely(one, key)
 
     def _value(
         self, key: str, value: AttributeValue, one: Callable[[str], str], known: Sequence[str]

@@ -72,7 +72,7 @@ def addresses(reading: Reading) -> Iterator[Found]:
 def _with_places(text: str, stop: int) -> int:
     for _ in range(3):
         found = _NEXT.match(text, stop)
-        if found is None or any(word.lower() in _not_places() for word in found["words"].split()):
+        if found is None or all(word.lower() in _not_places() for word in found["words"].split()):
             break
         stop = found.end()
     return stop

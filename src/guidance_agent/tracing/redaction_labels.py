@@ -192,12 +192,15 @@ _PLAN_TOKEN = re.compile(
     rf"[^a-z]{_THING}[\"'\s_:#(-]{{1,4}}(?:is\s|of\s)?(?P<id>[a-z]{{1,6}}[-/]?[0-9]"
     rf"(?:[-/ ]?[0-9]){{4,14}}[-/]?[a-z]{{0,3}}|[0-9]{{5,12}}[-/]?[a-z]{{1,3}}(?:[-/]?[0-9]{{1,6}})?)(?![0-9a-z])"
 )
+_PLAN_DIGITS = re.compile(
+    r"[^a-z](?:policy|membership|payroll|plan|certificate|pension)\s?[:#]?\s?(?P<id>[0-9]{6,12}(?<!000))(?![0-9a-z%]|[.,][0-9])"
+)
 _YEARS = re.compile(r"(?:19|20)[0-9]{2}(?:[-/](?:[0-9]{2}|[0-9]{4}))?")
 
 
 def plans(reading: Reading) -> Iterator[Found]:
     """Numbers of policies, plans, memberships and references."""
-    for pattern in (_PLAN_NUMBER, _PLAN_TOKEN):
+    for pattern in (_PLAN_NUMBER, _PLAN_TOKEN, _PLAN_DIGITS):
         for found in pattern.finditer(" " + reading.lower):
             token = found["id"].rstrip("-/_ ")
             if len(digits_of(token)) >= 3 and _YEARS.fullmatch(token) is None:

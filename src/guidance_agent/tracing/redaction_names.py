@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from guidance_agent.tracing.redaction_rules import Found, any_word, listed, words_of
 from guidance_agent.tracing.redaction_views import Reading, fold
 
-__all__ = ["announced_names", "is_like_a_name", "known_names", "parts_of"]
+__all__ = ["announced_names", "given_names", "is_like_a_name", "known_names", "parts_of"]
 
 _PART = (
     r"(?:(?:Mc|Mac|O'|D'|St\.? )?[A-Z][a-z]+(?:[A-Z][a-z]+)?(?:[-'][A-Z]?[a-z]+)*|[A-Z]{2,}(?:[-'][A-Z]+)*"
@@ -38,9 +38,7 @@ _KIN = (
     r"|mother|father|mum|dad|parents?)|kids?|boys|girls|twins|mam|mummy|daddy|nan|gran|grandma|grandad|granny|"
     r"(?:step|half-)?(?:brothers?|sisters?)|siblings?|uncle|aunt"
     r"|auntie|aunty|nephews?|nieces?|cousins?|friends?|mate|neighbours?|carer|boss|colleague|ex|missus|hubby"
-    r"|other half|brother-in-law"
-    r"|sister-in-law|mother-in-law|father-in-law|son-in-law|daughter-in-law|solicitor|accountant"
-    r"|executors?|attorney|doctor|gp|manager|adviser|advisor)"
+    r"|other half|solicitor|accountant|executors?|attorney|doctor|gp|manager|adviser|advisor)(?:-in-law)?"
 )
 _WHOSE = r"(?:my|his|her|their|your|our|the|'s)"
 _WHICH = (
@@ -140,6 +138,14 @@ def _behind(cue: re.Match[str], text: str, lower: str) -> Iterator[Found]:
         yield from people
         if people:
             return
+    if kind in {"am", "kin", "self"} and (given := _LOWER.match(text, place)) is not None:
+        words = given["names"].split()
+        if words[0] in words_of("given_names") - words_of("everyday_names"):
+            alone = kind == "kin" or len(words) == 1 or never_a_name(words[1])
+            yield Found(
+                given.start("names"), given.start("names") + len(words[0]) if alone else given.end("names"), "NAME"
+            )
+            return
     if kind in {"self", "title"} or (kind in {"greet", "kin"} and cue[0].rstrip(" \t") != cue[0].strip("\n")):
         yield from _in_lower_case(kind, cue, text, lower)
 
@@ -210,6 +216,18 @@ def is_like_a_name(value: str) -> bool:
     if all(word.islower() for word in words):
         return 2 <= len(words) <= 3 and "-" not in value
     return all(word[0].isupper() or word in _PARTICLES or not word.isascii() for word in words)
+
+
+_CAPITALISED = re.compile(r"[A-Z](?<![A-Za-z].)[a-z]{2,}(?![a-z])")
+
+
+def given_names(reading: Reading) -> Iterator[Found]:
+    """Given names that are nothing else, with initials and the family name beside them."""
+    text, lower, names = reading.text, reading.lower, words_of("given_names")
+    for found in _CAPITALISED.finditer(text):
+        word = found[0].lower()
+        if word in names and not _in_a_body(lower, *found.span()):
+            yield Found(*_whole_name(text, *found.span()), "NAME")
 
 
 def parts_of(name: str) -> tuple[str, ...]:

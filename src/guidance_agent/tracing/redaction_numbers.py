@@ -25,6 +25,7 @@ __all__ = [
     "postcodes",
     "secrets",
     "sort_codes",
+    "spoken_digits",
     "tax_references",
 ]
 
@@ -56,9 +57,35 @@ def emails(reading: Reading) -> Iterator[Found]:
         is_domain = domain.startswith("[") or (len(last) > 1 and not last.isdigit())
         if local < start and is_domain and text[local:stop] not in words_of("public_contacts"):
             yield Found(local, stop, "EMAIL")
+    if "@" in text:
+        yield from _loosely_written(text)
     if " dot " in text or "(dot)" in text or "[dot]" in text:
         for found in _SPOKEN_EMAIL.finditer(text):
             yield Found(*found.span(), "EMAIL")
+
+
+_LOOSE_DOMAIN = re.compile(
+    r"@\s?[\w-]{1,63}(?:\s?[.,]\s?[\w-]{1,63}){0,3}?\s?[.,]\s?(?:com|co\s?[.,]\s?uk|org|net|uk|io|info|me|ie|eu)(?![\w@])"
+)
+_LOOSE_LOCAL = re.compile(r"[\w+-]{1,64}(?:\s?\.\s?[\w+-]{1,64}){0,3}\s?\Z")
+
+
+def _loosely_written(text: str) -> Iterator[Found]:
+    """Find `jane . smith @ example , com`, as people and speech recognition write."""
+    for found in _LOOSE_DOMAIN.finditer(text):
+        local = _LOOSE_LOCAL.search(text, max(0, found.start() - 80), found.start())
+        if local is not None and "".join(text[local.start() : found.end()].split()) not in words_of("public_contacts"):
+            yield Found(local.start(), found.end(), "EMAIL")
+
+
+_DIGIT_WORD = r"(?:zero|oh|nought|one|two|three|four|five|six|seven|eight|nine|double|triple|treble|hundred)"
+_SPOKEN_DIGITS = re.compile(_DIGIT_WORD + rf"(?:[\s,-]{{1,3}}{_DIGIT_WORD}){{6,40}}\b")
+
+
+def spoken_digits(reading: Reading) -> Iterator[Found]:
+    """Numbers read out digit by digit."""
+    for found in _SPOKEN_DIGITS.finditer(reading.lower):
+        yield Found(*found.span(), "NUMBER")
 
 
 _NI_PREFIX = r"[a-ceghj-pr-tw-z][a-ceghj-npr-tw-z]|qq|tn|oo|ii"
@@ -204,7 +231,7 @@ def accounts(reading: Reading) -> Iterator[Found]:
     text = reading.lower
     for found in _ACCOUNT.finditer(text):
         start, stop = found.span()
-        if _ACCOUNT_FOLLOWS.match(text, stop) is not None:
+        if _ACCOUNT_FOLLOWS.match(text, stop) is not None or _BEFORE_SORT_CODE.match(text, stop) is not None:
             yield Found(start, stop, "ACCOUNT NUMBER")
             continue
         if (
@@ -226,6 +253,7 @@ _ACCOUNT_FOLLOWS = re.compile(
     r"\)?(?:\s(?:is|was)|,|\s?-|\s?\()?\s?(?:my|the|our|his|her|your|their)?\s?(?:bank\s|current\s"
     r"|savings\s)?(?:account|acct)\b"
 )
+_BEFORE_SORT_CODE = re.compile(r"[^0-9]{1,20}[0-9]{2}-[0-9]{2}-[0-9]{2}(?![0-9-])")
 _LABEL_BEFORE = re.compile(r"(?P<label>[a-z][a-z0-9_ .()/'-]{0,40})[\"']?\s?[:=]\s?[\"']?\Z")
 _SPEAKERS = re.compile(
     r"(?:\b|_)(?:customer|user|assistant|advis[oe]r|agent|you|me|a|q|content|text|message|value|input|output"
@@ -351,6 +379,7 @@ def _mod11(digits: str) -> bool:
 
 
 _UTR = re.compile(r"[0-9]" + ALONE + r"[0-9]{4}[\s.\-]{0,2}[0-9]{5}k?(?![0-9a-z])")
+_UTR_JOINED = re.compile(r"utr[0-9]{10}(?![0-9])")
 _UTR_CUE = re.compile(
     r"\butr\b|taxpayer ref|self[\s-]assessment (?:ref|number)|tax(?:payer)? (?:ref|number|id)|_utr|utr_"
 )
@@ -362,6 +391,8 @@ def tax_references(reading: Reading) -> Iterator[Found]:
     for found in _UTR.finditer(text):
         if cued(_UTR_CUE, text, *found.span(), before=50, after=20):
             yield Found(*found.span(), "UTR")
+    for found in _UTR_JOINED.finditer(text):
+        yield Found(*found.span(), "UTR")
 
 
 _PASSPORT = re.compile(r"(?<![0-9a-z£])[a-z]{0,2}[0-9](?:[ -]?[0-9]){5,8}(?![0-9a-z])")
