@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from guidance_agent.compliance.figure_index import Called, TopicIndex
-from guidance_agent.compliance.figure_topics import Sought
-from guidance_agent.compliance.language import Words, tokens_without_places
+from guidance_agent.compliance.figure_topics import Sought, may_match
+from guidance_agent.compliance.language import Words, tokens_without_places, vocabulary_of
 from guidance_agent.compliance.patterns import Alphabet
 from guidance_agent.compliance.quantities import MARKS, Quantity, quantities_of
 
@@ -36,8 +36,12 @@ class Stretch:
     def matches(self, patterns: Iterable[Sought]) -> Iterator[re.Match[str]]:
         """Yield every place where one of the patterns is found."""
         for sought in patterns:
-            if not sought.needs or not sought.needs.isdisjoint(self.vocabulary):
+            if sought.may_match(self.vocabulary):
                 yield from sought.regex.finditer(self.code)
+
+    def may_have(self, patterns: Iterable[Sought]) -> bool:
+        """Whether `has` can find one of the patterns."""
+        return may_match(patterns, self.vocabulary)
 
     def has(self, patterns: Iterable[Sought]) -> bool:
         """Whether one of the patterns is found."""
@@ -51,12 +55,14 @@ class FigureContext:
         self._given = words
         self._alphabet = alphabet
         self._called: Called | None = None
+        self._possible: dict[tuple[Sought, ...], bool] = {}
         self._found: dict[tuple[Sought, ...], bool] = {}
 
     @cached_property
     def vocabulary(self) -> frozenset[str]:
         """All words of `stretch`, and some more: those that are parts of its numbers, and every mark."""
-        return self._words.vocabulary | MARKS
+        given = self._given
+        return (given.vocabulary if isinstance(given, Words) else vocabulary_of(given)) | MARKS
 
     def called(self, index: TopicIndex) -> Called:
         """Return what `vocabulary` calls for; some more than the words of `stretch` do."""
@@ -83,9 +89,16 @@ class FigureContext:
         """The words as they stand."""
         return Stretch(self._words, self._alphabet)
 
+    def may_have(self, patterns: tuple[Sought, ...]) -> bool:
+        """Whether `has` can find one of the patterns; does not read the numbers."""
+        found = self._possible.get(patterns)
+        if found is None:
+            found = self._possible[patterns] = may_match(patterns, self.vocabulary)
+        return found
+
     def has(self, patterns: tuple[Sought, ...]) -> bool:
         """Whether one of the patterns is found in `stretch`."""
-        if not patterns:
+        if not self.may_have(patterns):
             return False
         found = self._found.get(patterns)
         if found is None:

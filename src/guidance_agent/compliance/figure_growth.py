@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from guidance_agent.compliance.figure_index import NOTHING_CALLED
 from guidance_agent.compliance.figure_times import names_other_time
 from guidance_agent.compliance.language import Token, Words
-from guidance_agent.compliance.quantities import QuantityReader
+from guidance_agent.compliance.quantities import MARKS, QuantityReader
 from guidance_agent.compliance.sums import may_state_sum
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ __all__ = ["GrowingFigures"]
 
 _REACH = 8
 """Words of a sentence among which a number may be what only the words before it name."""
+_ELLIPTIC = frozenset(("it", "that"))
+"""Words that make every number one of those."""
 
 
 class GrowingFigures:
@@ -36,7 +38,7 @@ class GrowingFigures:
 
     __slots__ = (
         *("_before", "_called", "_checker", "_context", "_counted", "_index", "_is_context_read", "_is_stating", "_on"),
-        *("_numbers", "_says_born", "_says_it", "tokens"),
+        *("_numbers", "_vocabulary", "tokens"),
     )
 
     def __init__(self, checker: FigureChecker, on: date, before: str) -> None:
@@ -51,7 +53,8 @@ class GrowingFigures:
         self._counted = 0
         """How many of the tokens are in the sets below."""
         self._called = self._index.always | checker.called_by_marks
-        self._is_stating = self._says_it = self._says_born = False
+        self._vocabulary = set(MARKS)
+        self._is_stating = False
 
     def holds_number(self) -> None:
         """Say that the sentence has a number; before that there can only be statements of another time."""
@@ -79,16 +82,12 @@ class GrowingFigures:
 
     def _count(self) -> None:
         """Take the new words into what the sentence calls for: some more than are left once its numbers are marked."""
-        found, stating = self._index.by_word.get, self._checker.stating_words
-        for place in range(self._counted, len(self.tokens)):
-            word = self.tokens[place][0]
-            self._called |= found(word, 0)
-            if word in stating:
-                self._is_stating = True
-            elif word in ("it", "that"):
-                self._says_it = True
-            elif word == "born":
-                self._says_born = True
+        new = {token[0] for token in self.tokens[self._counted :]} - self._vocabulary
+        called = self._index.by_word.get
+        for word in new:
+            self._called |= called(word, 0)
+        self._vocabulary |= new
+        self._is_stating = self._is_stating or not new.isdisjoint(self._checker.stating_words)
         self._counted = len(self.tokens)
 
     def _may_be_wrong(self, read: QuantityReader) -> bool:
@@ -100,11 +99,12 @@ class GrowingFigures:
             return True
         index = self._index
         fitting = elliptic = suspects = 0
+        says_it = not _ELLIPTIC.isdisjoint(self._vocabulary)
         for place, quantity in numbers:
             bits = index.fitting(quantity)
             fitting |= bits
             suspects |= bits & ~index.right(quantity, self._on)
-            if place < _REACH or self._says_it:
+            if place < _REACH or says_it:
                 elliptic |= bits
         if not fitting:
             return False
@@ -113,14 +113,18 @@ class GrowingFigures:
             return False
         context = self._read_context()
         before = NOTHING_CALLED if context is None else context.called(index)
-        possible = fitting & (called.any_topic | before.any_topic) & called.collecting(before, elliptic)
+        if not before.adds(called, elliptic, fitting):
+            before = NOTHING_CALLED
+        possible = fitting & called.collecting(before, elliptic)
         if not possible:
             return False
-        if self._says_born or (context is not None and "born" in context.vocabulary):
+        if "born" in self._vocabulary or (context is not None and "born" in context.vocabulary):
             suspects |= index.by_birth
-        if possible & suspects or any(quantity.kind == "date" for _, quantity in numbers):
+        words = self._vocabulary
+        if any(topic.may_be_said(words, context) for _, topic in index.topics(possible & suspects)):
             return True
-        return names_other_time(read.words.line)
+        is_of_other_time = any(quantity.kind == "date" for _, quantity in numbers) or names_other_time(read.words.line)
+        return is_of_other_time and any(topic.may_be_said(words, context) for _, topic in index.topics(possible))
 
     def _read_context(self) -> FigureContext | None:
         if not self._is_context_read:

@@ -43,6 +43,16 @@ class Called(NamedTuple):
         spoken_of = self.names | self.about | before.names | before.about
         return self.names | self.says | (before.names & elliptic) | (self.then & spoken_of)
 
+    def adds(self, called: Called, elliptic: int, fitting: int) -> int:
+        """Return the topics of which a number may be read only because they were spoken of before.
+
+        Args:
+            called: What the words of the sentence call for.
+            elliptic: As in `collecting`.
+            fitting: Topics that its numbers can be.
+        """
+        return fitting & ((self.names & elliptic) | (called.then & (self.names | self.about)))
+
 
 NOTHING_CALLED = Called(0, 0, 0, 0)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 from guidance_agent.compliance.figure_context import FigureContext, Stretch
-from guidance_agent.compliance.figure_index import TopicIndex
+from guidance_agent.compliance.figure_index import Called, TopicIndex
 from guidance_agent.compliance.figure_times import Claim, claim_at, names_other_time, pieces_of
 from guidance_agent.compliance.figure_topics import FigureTopic, Sought
 from guidance_agent.compliance.figure_values import is_value
@@ -18,7 +18,7 @@ from guidance_agent.compliance.patterns import Alphabet
 from guidance_agent.compliance.quantities import Quantity, QuantityReader
 from guidance_agent.compliance.sums import may_state_sum
 
-__all__ = ["FigureReading", "FigureSentence", "NameSpan", "WrongFigure", "names_in"]
+__all__ = ["FigureReading", "FigureSentence", "NameSpan", "NamesHere", "WrongFigure"]
 
 _REACH_AFTER = 12
 _REACH_BEFORE = 6
@@ -159,28 +159,46 @@ class FigureReading:
                 return True
         return bool(self.places) and sentence.speaks_of_other_time
 
-    def collect(self, spans: dict[str, list[NameSpan]]) -> None:
-        """Find the numbers that are meant to be the figure."""
-        topic, here, there = self.topic, self.sentence.here, self.sentence.before
-        if here.has(topic.unless):
-            return
-        named = spans.get(topic.id, [])
-        others = [span for each in spans.values() for span in each if span[2] is not topic]
-        for start, end, _ in named:
-            self._near(start, end, others)
-        self._targets(topic.says, 1.0)
-        is_here = bool(named) or here.has(topic.about)
-        is_named_there = there is not None and there.has(topic.names)
-        if is_here or is_named_there or (there is not None and there.has(topic.about)):
-            self._targets(topic.then, 0.9 if is_here else 0.8)
-        if is_named_there and not is_here and not others:
-            self._ellipsis()
+    def collect(self, names: NamesHere, before: Called) -> None:
+        """Find the numbers that are meant to be the figure.
 
-    def _targets(self, patterns: Iterable[Sought], score: float) -> None:
-        for match in self.sentence.here.matches(patterns):
-            place = match.start("said")
-            if self._fits(place):
-                self.places[place] = max(score, self.places.get(place, 0.0))
+        Args:
+            names: Where topics are named.
+            before: What the words before the sentence call for.
+        """
+        topic, here = self.topic, self.sentence.here
+        named: Sequence[NameSpan] = ()
+        if here.may_have(topic.names):
+            named = names.of(topic)
+            for start, end, _ in named:
+                self._near(start, end, names.of_others(topic))
+        for place in self._targets(topic.says):
+            self.places[place] = 1.0
+        is_here = bool(named) or here.has(topic.about)
+        then = self._targets(topic.then)
+        if then and (is_here or self._is_spoken_of_before(before)):
+            for place in then:
+                self.places[place] = max(0.9 if is_here else 0.8, self.places.get(place, 0.0))
+        places = self._ellipsis() if not is_here and before.names & self.bit else ()
+        if places and self._is_named_before(before) and not names.of_others(topic):
+            for place in places:
+                self.places.setdefault(place, 0.8)
+        if self.places and here.has(topic.unless):
+            self.places.clear()
+
+    def _is_named_before(self, before: Called) -> bool:
+        there = self.sentence.before
+        return there is not None and before.names & self.bit != 0 and there.has(self.topic.names)
+
+    def _is_spoken_of_before(self, before: Called) -> bool:
+        if self._is_named_before(before):
+            return True
+        there = self.sentence.before
+        return there is not None and before.about & self.bit != 0 and there.has(self.topic.about)
+
+    def _targets(self, patterns: Iterable[Sought]) -> list[int]:
+        places = [match.start("said") for match in self.sentence.here.matches(patterns)]
+        return [place for place in places if self._fits(place)]
 
     def _near(self, start: int, end: int, others: Iterable[NameSpan]) -> None:
         rivals = [(low, high) for low, high, topic in others if set(topic.accepts) & set(self.topic.accepts)]
@@ -199,15 +217,19 @@ class FigureReading:
                 (self.own if is_own else self.places).setdefault(place, 0.95)
                 break
 
-    def _ellipsis(self) -> None:
-        for place in range(min(_ELLIPSIS_REACH, len(self.sentence.quantities))):
+    def _ellipsis(self) -> Sequence[int]:
+        """Return the numbers that need no name where what stands before has given one."""
+        length = len(self.sentence.quantities)
+        for place in range(min(_ELLIPSIS_REACH, length)):
             if self._fits(place) and not self._is_own(place):
-                self.places.setdefault(place, 0.8)
-                return
-        for place in range(_ELLIPSIS_REACH, len(self.sentence.quantities)):
-            lead = [self.sentence.token(place - back) for back in (4, 3, 2, 1)]
-            if self._fits(place) and {"it", "that"} & set(lead) and {"is", "'s"} & set(lead):
-                self.places.setdefault(place, 0.8)
+                return [place]
+        places = []
+        for place in range(_ELLIPSIS_REACH, length):
+            if self._fits(place):
+                lead = {self.sentence.token(place - back) for back in (4, 3, 2, 1)}
+                if {"it", "that"} & lead and {"is", "'s"} & lead:
+                    places.append(place)
+        return places
 
     def _fits(self, place: int) -> bool:
         return self.sentence.fitting[place] & self.bit != 0
@@ -294,18 +316,37 @@ class FigureReading:
         return bool(_APPROXIMATE & set(tokens)) or after == ["or", "so"] or "roughly" in after
 
 
-def names_in(topics: Iterable[FigureTopic], here: Stretch) -> dict[str, list[NameSpan]]:
-    """Return where topics are named; of names that overlap the longest counts."""
-    found: list[NameSpan] = []
-    for topic in topics:
-        found += [(*match.span(), topic) for match in here.matches(topic.names)]
-    found.sort(key=lambda span: (span[0] - span[1], span[0]))
-    kept: list[NameSpan] = []
-    for start, end, topic in found:
-        # Topics that share a name, such as the weekly and the yearly State Pension, both keep it.
-        if all(end <= low or high <= start or (low == start and high == end) for low, high, _ in kept):
-            kept.append((start, end, topic))
-    by_topic: dict[str, list[NameSpan]] = {}
-    for span in kept:
-        by_topic.setdefault(span[2].id, []).append(span)
-    return by_topic
+class NamesHere:
+    """Where topics are named in a sentence, looked for when it is first asked.
+
+    Of names that overlap the longest counts.
+
+    Args:
+        topics: Those that the words of the sentence call for.
+        here: The sentence.
+    """
+
+    def __init__(self, topics: Iterable[FigureTopic], here: Stretch) -> None:
+        self._topics = topics
+        self._here = here
+
+    def of(self, topic: FigureTopic) -> Sequence[NameSpan]:
+        """Return where `topic` is named."""
+        return [span for span in self._spans if span[2] is topic]
+
+    def of_others(self, topic: FigureTopic) -> Sequence[NameSpan]:
+        """Return where topics but `topic` are named."""
+        return [span for span in self._spans if span[2] is not topic]
+
+    @cached_property
+    def _spans(self) -> list[NameSpan]:
+        found: list[NameSpan] = []
+        for topic in self._topics:
+            found += [(*match.span(), topic) for match in self._here.matches(topic.names)]
+        found.sort(key=lambda span: (span[0] - span[1], span[0]))
+        kept: list[NameSpan] = []
+        for start, end, topic in found:
+            # Topics that share a name, such as the weekly and the yearly State Pension, both keep it.
+            if all(end <= low or high <= start or (low == start and high == end) for low, high, _ in kept):
+                kept.append((start, end, topic))
+        return kept

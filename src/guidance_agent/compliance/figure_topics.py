@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from importlib import resources
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,7 @@ from guidance_agent.compliance.patterns import (
     Alphabet,
     Lexicon,
     PatternError,
+    elements_of,
     literals,
     needed_words,
     translate_pattern,
@@ -27,7 +28,7 @@ from guidance_agent.core.shipped import read_shipped
 from guidance_agent.errors import ConfigurationError
 from guidance_agent.knowledge.loader import Knowledge
 
-__all__ = ["ByBirth", "FigureRules", "FigureTopic", "Sought", "Statement", "figure_rules"]
+__all__ = ["ByBirth", "FigureRules", "FigureTopic", "Sought", "Statement", "WordsBefore", "figure_rules", "may_match"]
 
 TopicKind = Literal["money", "percent", "span", "age", "count", "date"]
 
@@ -92,14 +93,46 @@ class _StatementEntry(_Entry):
 
 @dataclass(frozen=True, eq=False)
 class Sought:
-    """A pattern, compiled when a sentence first calls for it, and words of which a sentence needs one for it."""
+    """A pattern, compiled when a sentence first calls for it.
+
+    Attributes:
+        expression: The pattern as a regular expression.
+        needs_each: Sets of words, the rarest first: a sentence needs one of each. None for a pattern of numbers.
+    """
 
     expression: str
-    needs: frozenset[str]
+    needs_each: tuple[frozenset[str], ...]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The rarest of the sets; empty when there is none."""
+        return self.needs_each[0] if self.needs_each else frozenset()
+
+    def may_match(self, vocabulary: Set[str]) -> bool:
+        """Whether a sentence of these words can match."""
+        for needs in self.needs_each:  # noqa: SIM110 - a generator costs more than what it would go through
+            if needs.isdisjoint(vocabulary):
+                return False
+        return True
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
         return re.compile(self.expression)
+
+
+def may_match(patterns: Iterable[Sought], vocabulary: Set[str]) -> bool:
+    """Whether a sentence of these words can match one of the patterns."""
+    for sought in patterns:  # noqa: SIM110 - as above
+        if sought.may_match(vocabulary):
+            return True
+    return False
+
+
+class WordsBefore(Protocol):
+    """What stands before a sentence."""
+
+    def may_have(self, patterns: tuple[Sought, ...]) -> bool:
+        """Whether one of the patterns can be found there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,6 +170,21 @@ class FigureTopic:
     accepted_unless_now: tuple[Decimal, ...]
     by_birth: tuple[ByBirth, ...]
     values: tuple[Value, ...]
+
+    def may_be_said(self, words: Set[str], before: WordsBefore | None) -> bool:
+        """Whether these words, and those before them, are all that it takes to say something of the figure.
+
+        Args:
+            words: The words of a sentence, and marks for its numbers.
+            before: What stands before it.
+        """
+        if may_match(self.names, words) or may_match(self.says, words):
+            return True
+        if before is not None and before.may_have(self.names):
+            return True
+        if not may_match(self.then, words):
+            return False
+        return may_match(self.about, words) or (before is not None and before.may_have(self.about))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -239,13 +287,13 @@ def _sought(patterns: Iterable[str], read: _Files, accepts: Sequence[QuantityKin
     return tuple(found)
 
 
-def _needs(pattern: str, lexicon: Lexicon) -> frozenset[str]:
-    """Return the words that the pattern needs; none when it needs nothing but numbers."""
-    written = [element for element in pattern.split() if element != _TARGET and not element.startswith("#")]
+def _needs(pattern: str, lexicon: Lexicon) -> tuple[frozenset[str], ...]:
+    """Return the sets of words that the pattern needs; none when it needs nothing but numbers."""
+    written = [element for element in elements_of(pattern) if element != _TARGET and "#" not in element]
     try:
         return needed_words(" ".join(written), lexicon)
     except PatternError:
-        return frozenset()
+        return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Literal
 
 from guidance_agent.compliance.figure_context import FigureContext
-from guidance_agent.compliance.figure_index import NOTHING_CALLED, TopicIndex
-from guidance_agent.compliance.figure_readings import FigureReading, FigureSentence, NameSpan, WrongFigure, names_in
+from guidance_agent.compliance.figure_index import NOTHING_CALLED, Called, TopicIndex
+from guidance_agent.compliance.figure_readings import FigureReading, FigureSentence, NamesHere, WrongFigure
 from guidance_agent.compliance.figure_statements import Statements
 from guidance_agent.compliance.figure_topics import figure_rules
 from guidance_agent.compliance.figure_values import is_value
@@ -153,34 +153,36 @@ class FigureChecker:
         if not fitting & (called.names | called.says | called.then | elliptic):
             return []
         suspects = sentence.suspects
-        if context is None:
-            before = NOTHING_CALLED
-        else:
-            # Seldom does what stands before call for anything, and its words without their places tell.
+        before = NOTHING_CALLED
+        if context is not None:
+            # Seldom does what stands before add anything, and its words without their places tell.
             before = context.called(index)
-            possible = fitting & (called.any_topic | before.any_topic) & called.collecting(before, elliptic)
-            if not possible or not (possible & suspects or sentence.speaks_of_other_time):
-                return []
-            before = index.called(context.stretch.vocabulary)
+            if not before.adds(called, elliptic, fitting):
+                before = NOTHING_CALLED
+        possible = fitting & called.collecting(before, elliptic)
+        if not possible or not (possible & suspects or sentence.speaks_of_other_time):
+            return []
         accepting = index.accepting(sentence.quantities)
         here, there = called.any_topic & accepting, before.any_topic & accepting
         possible = fitting & (here | there) & called.collecting(before, elliptic)
         if not possible:
             return []
-        spans = names_in((topic for _, topic in index.topics(here & called.names)), sentence.here)
-        first = self._collected(possible & suspects, sentence, spans)
+        names = NamesHere((topic for _, topic in index.topics(here & called.names)), sentence.here)
+        first = self._collected(possible & suspects, sentence, names, before)
         if not any(reading.may_be_wrong for reading in first.values()) and not sentence.speaks_of_other_time:
             return []
-        found = first | self._collected(possible & ~suspects, sentence, spans)
+        found = first | self._collected(possible & ~suspects, sentence, names, before)
         return [found[bit] for bits in (here, ~here) for bit in sorted(found) if bit & bits]
 
     def _collected(
-        self, topics: int, sentence: FigureSentence, spans: dict[str, list[NameSpan]]
+        self, topics: int, sentence: FigureSentence, names: NamesHere, before: Called
     ) -> dict[int, FigureReading]:
         found = {}
         for bit, topic in self.index.topics(topics):
+            if not topic.may_be_said(sentence.here.vocabulary, sentence.before):
+                continue
             reading = FigureReading(topic, bit, sentence)
-            reading.collect(spans)
+            reading.collect(names, before)
             if reading.places:
                 found[bit] = reading
         return found

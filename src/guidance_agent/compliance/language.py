@@ -13,7 +13,16 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-__all__ = ["LONGEST_WORD", "Token", "Words", "tokens_of", "tokens_without_places", "word_texts", "word_tokens"]
+__all__ = [
+    "LONGEST_WORD",
+    "Token",
+    "Words",
+    "tokens_of",
+    "tokens_without_places",
+    "vocabulary_of",
+    "word_texts",
+    "word_tokens",
+]
 
 LONGEST_WORD = 64
 """Characters after which a run of letters counts as a word, so that nothing waits for the end of an endless one."""
@@ -104,6 +113,11 @@ def word_tokens(word: str) -> tuple[Token, ...]:
 def word_texts(word: str) -> tuple[str, ...]:
     """Return the texts of `word_tokens`."""
     return tuple([token.text for token in word_tokens(word)])
+
+
+def vocabulary_of(text: str) -> frozenset[str]:
+    """Return all tokens of `text` without their order."""
+    return frozenset().union(*map(word_texts, _RUN.findall(text)))
 
 
 class Words:

@@ -25,7 +25,7 @@ from functools import lru_cache
 
 from guidance_agent.errors import ConfigurationError
 
-__all__ = ["Alphabet", "Lexicon", "PatternError", "literals", "needed_words", "translate_pattern"]
+__all__ = ["Alphabet", "Lexicon", "PatternError", "elements_of", "literals", "needed_words", "translate_pattern"]
 
 Lexicon = Mapping[str, Sequence[str]]
 
@@ -87,6 +87,11 @@ class Alphabet:
         if key not in self._classes:
             self._classes[key] = "".join(sorted(set().union(*(self.letters(entry) for entry in key))))
         return f"[{'^' if inverted else ''}{self._classes[key]}]"
+
+
+def elements_of(pattern: str) -> list[str]:
+    """Return the elements of a pattern, its brackets among them."""
+    return _ELEMENT.findall(pattern)
 
 
 def literals(pattern: str) -> set[str]:
@@ -191,8 +196,8 @@ _COMMON = frozenset(
 )
 
 
-def needed_words(pattern: str, lexicon: Lexicon) -> frozenset[str]:
-    """Return words of which every text that matches has at least one: those of the rarest necessary element.
+def needed_words(pattern: str, lexicon: Lexicon) -> tuple[frozenset[str], ...]:
+    """Return sets of words of each of which every text that matches has at least one, the rarest first.
 
     Raises:
         PatternError: the pattern has no element with words of its own, so it would have to be tried everywhere.
@@ -200,7 +205,7 @@ def needed_words(pattern: str, lexicon: Lexicon) -> frozenset[str]:
     choices = [words for words in _necessary(_ELEMENT.findall(pattern), lexicon, pattern) if words]
     if not choices:
         raise PatternError(f"The pattern {pattern!r} needs at least one word that must occur. Add one.")
-    return min(choices, key=lambda words: (len(words & _COMMON), len(words)))
+    return tuple(sorted(dict.fromkeys(choices), key=lambda words: (len(words & _COMMON), len(words))))
 
 
 def _necessary(elements: Sequence[str], lexicon: Lexicon, pattern: str) -> list[frozenset[str]]:

@@ -7,13 +7,14 @@ number, `#date` a day, month or year.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from guidance_agent.compliance.language import Token, Words
 from guidance_agent.knowledge.tax_years import tax_year_dates
@@ -194,7 +195,16 @@ def _may_begin(word: str) -> bool:
     return "-" in word and _JOINED_SPAN.fullmatch(word) is not None
 
 
+@lru_cache(maxsize=4_096)
+def _may_begin_date(word: str) -> bool:
+    return (
+        word in _MONTHS or _year(word) > 0 or _DAY.fullmatch(word) is not None or _TAX_YEAR.fullmatch(word) is not None
+    )
+
+
 def _date_at(tokens: Sequence[Token], place: int) -> tuple[Quantity, int] | None:
+    if not _may_begin_date(tokens[place][0]):
+        return None
     texts = [token.text for token in tokens[place : place + 4]] + [""] * 4
     days: tuple[date, date] | None = None
     used = 1
@@ -257,14 +267,9 @@ def _number_at(tokens: Sequence[Token], place: int, text: str) -> tuple[Quantity
         if number:
             unit = _SPANS[joined[2]]
             return _quantity("span", number, token.start, token.end, unit=unit), place + 1
-    written = token.text
-    per = ""
-    if slashed := _PER_WRITTEN.fullmatch(written):
-        written, per = slashed[1], slashed[2]
-    parsed = _NUMBER.fullmatch(written)
-    if parsed is not None:
-        return _digits_at(tokens, place, text, parsed, per)
-    if (ordinal := _AGE_DECADE.fullmatch(written)) and _text(tokens, place + 1) == "birthday":
+    if (digits := _digits(token.text)) is not None:
+        return _digits_at(tokens, place, text, digits)
+    if (ordinal := _AGE_DECADE.fullmatch(token.text)) and _text(tokens, place + 1) == "birthday":
         return _quantity("num", int(ordinal[1]), token.start, token.end), place + 1
     return _words_at(tokens, place)
 
@@ -287,26 +292,46 @@ def _share_at(tokens: Sequence[Token], place: int) -> tuple[Quantity, int] | Non
     return _quantity("pct", value, token.start, tokens[place + 1].end, unit="share"), place + 2
 
 
-def _digits_at(
-    tokens: Sequence[Token], place: int, text: str, parsed: re.Match[str], per: str
-) -> tuple[Quantity, int] | None:
-    token = tokens[place]
-    sign, whole, fraction, scale, percent = parsed.groups()
-    if sign in ("$", "€") or (whole[0] == "0" and len(whole) > 1):
+class _Digits(NamedTuple):
+    """A number in digits, as one word: the value is None for what no figure is written like."""
+
+    value: Decimal | None
+    is_pounds: bool
+    is_percent: bool
+    is_large: bool
+    is_exact: bool
+    per: str
+
+
+@lru_cache(maxsize=4_096)
+def _digits(word: str) -> _Digits | None:
+    """Return what a word says in digits; None when it is no number."""
+    per = ""
+    if slashed := _PER_WRITTEN.fullmatch(word):
+        word, per = slashed[1], slashed[2]
+    parsed = _NUMBER.fullmatch(word)
+    if parsed is None:
         return None
-    try:
-        value = Decimal(whole.replace(",", "") + (fraction or "")) * _SHORT_SCALES[scale or ""]
-    except InvalidOperation:
+    sign, whole, fraction, scale, percent = parsed.groups()
+    value: Decimal | None = None
+    if sign not in ("$", "€") and (whole[0] != "0" or len(whole) == 1):
+        with contextlib.suppress(InvalidOperation):
+            value = Decimal(whole.replace(",", "") + (fraction or "")) * _SHORT_SCALES[scale or ""]
+    return _Digits(value, bool(sign), bool(percent), bool(scale) or "," in whole, bool(fraction), per)
+
+
+def _digits_at(tokens: Sequence[Token], place: int, text: str, digits: _Digits) -> tuple[Quantity, int] | None:
+    token, value = tokens[place], digits.value
+    if value is None:
         return None
     before = text[max(0, token.start - 3) : token.start].rstrip()
     start, end, place = token.start, token.end, place + 1
-    if sign or before.endswith(("£", "￡")):
-        start = start if sign else text.rindex(before[-1], 0, start)
-        return _money(tokens, place, value, start, per, exact=bool(fraction))
-    if percent or text[end : end + 3].lstrip().startswith(("%", "％")):
-        return _quantity("pct", value, start, end, exact=bool(fraction)), place
-    bare = bool(scale) or "," in whole
-    return _with_unit(tokens, place, value, start, large=bare, exact=bool(fraction))
+    if digits.is_pounds or before.endswith(("£", "￡")):
+        start = start if digits.is_pounds else text.rindex(before[-1], 0, start)
+        return _money(tokens, place, value, start, digits.per, exact=digits.is_exact)
+    if digits.is_percent or text[end : end + 3].lstrip().startswith(("%", "％")):
+        return _quantity("pct", value, start, end, exact=digits.is_exact), place
+    return _with_unit(tokens, place, value, start, large=digits.is_large, exact=digits.is_exact)
 
 
 def _words_at(tokens: Sequence[Token], place: int) -> tuple[Quantity, int] | None:
