@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GUIDANCE", "OPERATION_KINDS", "document", "embedded_text", "input_message", "metadata", "output_message"]
+__all__ = [
+    "GUIDANCE",
+    "OF_CALLERS",
+    "OPERATION_KINDS",
+    "document",
+    "embedded_text",
+    "input_message",
+    "is_of_program",
+    "metadata",
+    "output_message",
+]
 
 # OpenInference
 
@@ -159,6 +169,62 @@ ATTEMPT_WAIT: Final = "guidance.attempt.wait_seconds"
 
 OPERATION_KINDS: Final = {"embedding": "EMBEDDING"}
 """Kinds of the model calls that are not `LLM`, by operation."""
+
+
+OF_CALLERS: Final = frozenset({SESSION_ID, CONSULTATION_ID, TURN_ID, GEN_AI_CONVERSATION_ID})
+"""Ids that a caller may have chosen: one that redaction would change is replaced by a pseudonym, which stays apart."""
+
+_OF_PROGRAM: Final = frozenset(
+    {
+        SPAN_KIND,
+        USER_ID,
+        INPUT_MIME_TYPE,
+        OUTPUT_MIME_TYPE,
+        LLM_MODEL_NAME,
+        LLM_PROVIDER,
+        LLM_FINISH_REASON,
+        EMBEDDING_MODEL_NAME,
+        EXCEPTION_TYPE,
+        GEN_AI_OPERATION_NAME,
+        GEN_AI_PROVIDER_NAME,
+        GEN_AI_REQUEST_MODEL,
+        GEN_AI_RESPONSE_MODEL,
+        GEN_AI_RESPONSE_FINISH_REASONS,
+        LINK_TRACE_ID,
+        LINK_SPAN_ID,
+        CALL_ID,
+        ANSWER_SPAN_ID,
+        OUTCOME,
+        STATE,
+        FINISH_REASON,
+        OPERATION,
+        MODEL,
+        REQUESTED_MODEL,
+        TRANSPORT,
+        CACHE_OUTCOME,
+        RESPONSE_CACHE,
+        COST_SOURCE,
+        JOB_NAME,
+        GATE_ACTION,
+        GATE_CHECK,
+        GATE_ASKED,
+        GATE_ANSWER,
+        GATE_FINDINGS,
+        GATE_POLICY,
+        VERDICT_FAILED,
+        VERDICT_JUDGE,
+        VERDICT_POLICY,
+        VERDICT_PURPOSE,
+        RETRIEVAL_FIGURES,
+        RETRIEVAL_TOPICS,
+    }
+)
+_PROGRAM_ENDS: Final = (f".{MESSAGE_ROLE}", f".{DOCUMENT_ID}", f".{DOCUMENT_METADATA}")
+
+
+def is_of_program(key: str) -> bool:
+    """Return whether what stands under this name are words of the program's own, and never of a person."""
+    return key in _OF_PROGRAM or key.endswith(_PROGRAM_ENDS) or key.startswith(CACHE_PART)
 
 
 def input_message(number: int, field: str) -> str:

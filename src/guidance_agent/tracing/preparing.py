@@ -6,11 +6,12 @@ that nothing that was cut in half is taken for something that needs no redaction
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from guidance_agent.tracing import attributes as names
+from guidance_agent.tracing.redacted_texts import RedactedTexts
+from guidance_agent.tracing.redaction_key import pseudonym
 from guidance_agent.tracing.span import LONGEST_KEPT, CutText, Span, SpanContext
 
 __all__ = ["LONGEST_VALUE", "FinishedEvent", "FinishedSpan", "NoRedaction", "Preparation", "Redactor", "Sendable"]
@@ -23,7 +24,6 @@ MARGIN = 256
 LONGEST_VALUE = LONGEST_KEPT - MARGIN
 """Characters of one text that are exported."""
 
-_CACHED_FROM, _CACHED_CHARACTERS = 512, 4_000_000
 _LARGEST_INTEGER = 2**63 - 1
 
 
@@ -80,13 +80,14 @@ class Preparation:
     Args:
         redactor: Takes personal data out.
         longest: Characters of one text that leave.
+        key: Key of the pseudonyms of ids that hold personal data.
     """
 
-    def __init__(self, redactor: Redactor, *, longest: int = LONGEST_VALUE) -> None:
+    def __init__(self, redactor: Redactor, *, longest: int = LONGEST_VALUE, key: bytes = b"") -> None:
         self._redactor = redactor
+        self._key = key
         self._longest = max(1, min(longest, LONGEST_VALUE))
-        self._known: OrderedDict[tuple[str, tuple[str, ...]], str] = OrderedDict()
-        self._known_characters = 0
+        self._texts = RedactedTexts(self._redacted)
 
     def prepare(self, span: Span) -> FinishedSpan:
         """Return the span as it leaves."""
@@ -139,31 +140,20 @@ class Preparation:
         return [self._text(key, item if isinstance(item, str) else str(item), words) for item in items]
 
     def _text(self, key: str, value: str, words: tuple[str, ...], *, length: int | None = None) -> str:
-        if len(value) < _CACHED_FROM:
-            return self._made(key, value, words, len(value))
-        # Most of what is long comes again and again: the stable parts of prompts.
-        place = (value, words)
-        known = self._known.get(place)
-        if known is not None and length is None:
-            self._known.move_to_end(place)
-            return known
-        made = self._made(key, value, words, len(value) if length is None else length)
+        if names.is_of_program(key):
+            return readable(value)[: self._longest]
         if length is None:
-            self._known[place] = made
-            self._known_characters += len(value) + len(made)
-            while self._known_characters > _CACHED_CHARACTERS:
-                (old, _), old_made = self._known.popitem(last=False)
-                self._known_characters -= len(old) + len(old_made)
-        return made
-
-    def _made(self, key: str, value: str, words: tuple[str, ...], length: int) -> str:
-        text = readable(value)
+            length = len(value)
+        if length <= self._longest:
+            text = self._texts.of(key, value, words)
+            # An id that was redacted would be the same for everybody; a pseudonym keeps conversations apart.
+            return pseudonym(value, self._key) if key in names.OF_CALLERS and text != value else text
         kept = self._longest
-        if length <= kept:
-            return self._redactor.redact(key, text, words)
-        text = self._redactor.redact(key, text[: kept + MARGIN], words)
-        mark = f" … [cut: {length:,} characters in all]"
-        return text[: max(0, min(kept, len(text) - MARGIN))] + mark
+        text = self._texts.of(key, value[: kept + MARGIN], words)
+        return text[: max(0, min(kept, len(text) - MARGIN))] + f" … [cut: {length:,} characters in all]"
+
+    def _redacted(self, key: str, value: str, words: tuple[str, ...]) -> str:
+        return self._redactor.redact(key, readable(value), words)
 
 
 def readable(text: str) -> str:

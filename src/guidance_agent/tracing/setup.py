@@ -13,11 +13,8 @@ What is looked at, in this order: `trace.endpoint`, the application's provider, 
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from guidance_agent.errors import ConfigurationError
@@ -27,6 +24,7 @@ from guidance_agent.tracing.export import ExportLimits, ExportThread, Sink
 from guidance_agent.tracing.foreign import ForeignTracer, application_provider
 from guidance_agent.tracing.otlp import Endpoint, OtlpSink
 from guidance_agent.tracing.preparing import LONGEST_VALUE, NoRedaction, Preparation, Redactor
+from guidance_agent.tracing.redaction_key import load_key
 from guidance_agent.tracing.sinks import ConsoleSink, ForeignSink
 from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
@@ -48,7 +46,6 @@ TRACES_PATH = "/v1/traces"
 FindLocal = Callable[[], "str | None"]
 """Returns the address of a Phoenix server that runs on this machine for us; may read files."""
 
-_USER_KEY_FILE = "trace-user.key"
 _logger = logging.getLogger("guidance_agent.tracing")
 
 
@@ -73,7 +70,7 @@ def open_tracing(
     """
     if settings.tracing == "off" or _is_true(environ, "OTEL_SDK_DISABLED"):
         return NO_TRACING
-    limits = _limits(environ)
+    limits, given = _limits(environ), settings.trace.user_key
     foreign: ForeignTracer | None = None
     sink: Sink
     if settings.tracing == "console":
@@ -86,8 +83,9 @@ def open_tracing(
             return NO_TRACING
         sink = OtlpSink(found, resource_of(settings, environ, version=version), version=version)
     longest = _integer(environ, "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT")
-    preparation = Preparation(redactor_of(settings), longest=longest or LONGEST_VALUE)
-    return Tracing(ExportThread(sink, preparation, limits), user_key=_user_key(settings), foreign=foreign)
+    key = load_key(settings.data_dir, None if given is None else given.get_secret_value())
+    preparation = Preparation(redactor_of(settings), longest=longest or LONGEST_VALUE, key=key)
+    return Tracing(ExportThread(sink, preparation, limits), user_key=key, foreign=foreign)
 
 
 def phoenix_base(settings: Settings, environ: Mapping[str, str], find_local: FindLocal | None = None) -> str | None:
@@ -239,56 +237,25 @@ def _limits(environ: Mapping[str, str]) -> ExportLimits:
     )
 
 
-def _user_key(settings: Settings) -> bytes:
-    """Return the key of the hash of customers' ids: the one of the settings, else one that the data folder keeps."""
-    if settings.trace.user_key is not None:
-        return settings.trace.user_key.get_secret_value().encode()
-    path = settings.data_dir / _USER_KEY_FILE
-    try:
-        return _kept_key(path)
-    except OSError as error:
-        _logger.warning(
-            "The key file %s cannot be kept (%s): customers have other pseudonyms after the next start. Set "
-            "GUIDANCE_TRACE__USER_KEY.",
-            path,
-            error,
-        )
-        return secrets.token_bytes(32)
-
-
-def _kept_key(path: Path) -> bytes:
-    for _ in range(2):
-        try:
-            if key := path.read_bytes().strip():
-                return key
-        except FileNotFoundError:
-            pass
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-        made.touch(mode=0o600)
-        try:
-            made.write_text(secrets.token_hex(32), encoding="ascii")
-            # Two processes that begin together must agree: the first link stays.
-            os.link(made, path)
-        except FileExistsError:
-            pass
-        finally:
-            made.unlink()
-    return path.read_bytes().strip()
-
-
 def redactor_of(settings: Settings) -> Redactor:
-    """Return what takes personal data out of what leaves the process, or nothing of it where that is switched off."""
-    if not settings.trace.redact:
-        return NoRedaction()
-    return _NothingButShort()
+    """Return what takes personal data out of texts that leave the process, as the settings say."""
+    return _Redaction(settings.trace.amounts) if settings.trace.redact else NoRedaction()
 
 
-class _NothingButShort:
-    """Lets no free text leave."""
+class _Redaction:
+    """The redaction of the package, read when the first text leaves: its rules take longer to load than all else."""
+
+    def __init__(self, amounts: Literal["keep", "round", "hide"]) -> None:
+        self._amounts = amounts
+        self._made: Redactor | None = None
 
     def redact(self, key: str, value: str, names: tuple[str, ...]) -> str:
-        return value if len(value) <= 80 and " " not in value else "[withheld]"
+        if self._made is None:
+            from guidance_agent.tracing.redaction import Redactor as Rules
+            from guidance_agent.tracing.redaction_spans import SpanRedaction
+
+            self._made = SpanRedaction(Rules(amounts=self._amounts))
+        return self._made.redact(key, value, names)
 
 
 def _first(environ: Mapping[str, str], *variables: str) -> tuple[str, str] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar, Token
@@ -18,6 +17,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from guidance_agent.tracing.faults import tell_fault
 from guidance_agent.tracing.foreign import ForeignTracer, current_foreign_context
+from guidance_agent.tracing.redaction_key import pseudonym
 from guidance_agent.tracing.span import (
     NO_SPAN,
     Anchor,
@@ -33,7 +33,7 @@ from guidance_agent.tracing.span import (
 
 __all__ = ["CLOSE_SECONDS", "NEW_TRACE", "NO_TRACING", "Current", "NoTracing", "Outlet", "Parent", "Tracing"]
 
-CLOSE_SECONDS: Final = 2.5
+CLOSE_SECONDS: Final = 2.0
 """How long closing waits for what is still to be delivered."""
 
 NEW_TRACE: Final = "new trace"
@@ -167,8 +167,7 @@ class Tracing:
 
     def user_id(self, customer_id: str) -> str:
         """Return what stands for a customer in spans: the same for the same customer and key."""
-        data = customer_id.encode("utf-8", "surrogatepass")
-        return "user_" + hashlib.blake2b(data, key=self._user_key[:64], digest_size=12).hexdigest()
+        return pseudonym(customer_id, self._user_key)
 
     def flush(self, timeout: float) -> bool:
         """Return whether all ended spans are delivered. Blocks for at most `timeout` seconds: not on a loop."""

@@ -145,8 +145,8 @@ def test_long_texts_that_come_again_are_redacted_once() -> None:
         span.end()
         preparation.prepare(span)
     tracing.close(5)
-    # Once for the text, and for each span its name, its kind's own key not counted, and its empty status.
-    assert redactor.calls == 1 + 10 * 2
+    # Once for the text, for the span's name and for its empty status.
+    assert redactor.calls == 3
 
 
 def test_other_names_make_another_text() -> None:
@@ -161,3 +161,46 @@ def test_other_names_make_another_text() -> None:
         found.append(preparation.prepare(span).attributes["input.value"])
     tracing.close(5)
     assert found == [text.replace("Janet", "[out]"), text.replace("John", "[out]")]
+
+
+def test_what_is_the_same_for_everybody_is_redacted_once_for_all() -> None:
+    redactor, tracing = Seen(), tracing_in_memory()[0]
+    preparation = Preparation(redactor)
+    stable = "Nobody's stable part of every prompt. " * 100
+    found = []
+    for name in ("Janet", "John", "Amir", "Nobody", "Zoë"):
+        span = tracing.span("guidance", "LLM")
+        span.share({}, names=(name,))
+        span.set({"llm.input_messages.0.message.content": stable})
+        span.end()
+        found.append(preparation.prepare(span).attributes["llm.input_messages.0.message.content"])
+    tracing.close(5)
+    assert found == [stable, stable, stable, stable.replace("Nobody", "[out]"), stable]
+    # The first customer's, everybody's, and that of the one whose name is in it; names and statuses besides.
+    assert redactor.calls == 3 + 5 * 2
+
+
+def test_an_id_that_holds_personal_data_becomes_a_pseudonym_of_its_own() -> None:
+    tracing, _ = tracing_in_memory()
+    preparation = Preparation(Seen(), key=b"key")
+    found = []
+    for consultation in ("chat-77", "SECRET-1", "SECRET-2", "SECRET-1"):
+        span = tracing.span("turn", "AGENT", attributes={"session.id": consultation})
+        span.end()
+        found.append(preparation.prepare(span).attributes["session.id"])
+    tracing.close(5)
+    assert found[0] == "chat-77"
+    assert found[1] == found[3] != found[2]
+    assert "SECRET" not in str(found)
+
+
+def test_words_of_the_program_are_left_alone() -> None:
+    redactor = Seen()
+    attributes = {
+        "guidance.outcome": "SECRET",
+        "llm.model_name": "SECRET",
+        "retrieval.documents.0.document.id": "SECRET",
+    }
+    span = made(lambda span: span.set(attributes), redactor)
+    assert {span.attributes[key] for key in attributes} == {"SECRET"}
+    assert not redactor.keys & attributes.keys()

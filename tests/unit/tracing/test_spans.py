@@ -271,7 +271,7 @@ def test_users_have_pseudonyms_that_need_the_key() -> None:
     assert made == again.user_id("janet-56")
     assert made not in (second.user_id("janet-56"), first.user_id("janet-57"))
     assert "janet" not in made
-    assert first.user_id("lone \ud800 surrogate").startswith("user_")
+    assert first.user_id("lone \ud800 surrogate").isalnum()
 
 
 def test_no_tracing_has_the_same_methods_and_does_nothing() -> None:
