@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from guidance_agent.compliance.sentence_features import load_word_kinds
+from guidance_agent.compliance.sentence_features import load_word_kinds, word_features
 from guidance_agent.compliance.sentence_model import FeaturePlaces, LinearModel
 
 __all__ = ["BreachNetwork", "CheckModels", "FittedModels", "NetworkReading", "load_models"]
@@ -122,6 +122,11 @@ class FittedModels:
     breach_from: float
     doubt_from: float
     checks: CheckModels
+
+    def knows(self, word: str) -> bool:
+        """Whether a word has been learned by itself, and so says something."""
+        feature = next(word_features(word, {}))
+        return feature in self.features or feature in self.cue.weights
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,8 @@
 
 A sentence is held as soon as the sum of its words reaches the threshold of the cue. Held to its end, it is a breach
 when what is said in it, quotations apart, reaches a second threshold; between that and a third one nobody can tell by
-rule. The stretch that a finding names is the one whose words speak most strongly for it.
+rule, nor where most of it is no words that the models know. The stretch that a finding names is the one whose words
+speak most strongly for it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ __all__ = ["FittedRules"]
 
 _LONGEST_OPENING = 40
 """Characters of a clause that are compared with the openings."""
+_FEWEST_KNOWN = 4
+_LEAST_KNOWN = 0.6
+"""How many words of a sentence must be known, and which share of them, for the models to decide it."""
 _NOTHING_FOUND = SentenceVerdict(decision="pass", cued=True, score=0.0, findings=())
 
 
@@ -63,7 +67,7 @@ class FittedRules:
         score = reading.score + models.cue_share * models.cue.score(filter(None, map(shape_of, words.texts)))
         if score < models.doubt_from or not said:
             return _NOTHING_FOUND
-        is_breach = score >= models.breach_from
+        is_breach = score >= models.breach_from and self._are_words([word for word, _ in said])
         check = models.checks.check_of(by_word)
         first, last = _strongest(reading.shares())
         start, end = words.stretch(said[first][1], said[last][1] + 1)
@@ -77,6 +81,12 @@ class FittedRules:
             score=likelihood,
             findings=(finding,),
         )
+
+    def _are_words(self, said: Sequence[str]) -> bool:
+        """Whether enough of a sentence is known for a score to mean anything: markup, code and names are not."""
+        words = [word for word in said if word[0].isalpha()]
+        known = sum(map(self._models.knows, words))
+        return known >= _FEWEST_KNOWN and known >= len(words) * _LEAST_KNOWN
 
 
 class _FittedReader:

@@ -131,6 +131,9 @@ class FeaturePlaces(FeatureSums[tuple[int, ...]]):
         super().__init__((), kinds)
         self._places = places
 
+    def __contains__(self, feature: str) -> bool:
+        return feature in self._places
+
     def by_word(self, words: Iterable[str]) -> list[tuple[int, ...]]:
         """Return for every word of a sentence the places of the features that it adds."""
         running = RunningSum(self)
