@@ -25,7 +25,7 @@ FLOORS = {
     "guidance_agent.compliance": 5,
     "guidance_agent.learning": 5,
     "guidance_agent.core.annotation_delivery": 4,
-    "guidance_agent.core.annotation_post": 4,
+    "guidance_agent.core.phoenix_rest": 4,
     "guidance_agent.core.phoenix_address": 4,
     "guidance_agent.core.background": 4,
     "guidance_agent.core.batch_processing": 4,

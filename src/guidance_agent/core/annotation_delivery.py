@@ -28,8 +28,8 @@ from guidance_agent.errors import StorageError
 if TYPE_CHECKING:
     import aiohttp
 
-    from guidance_agent.core.annotation_post import Reply
     from guidance_agent.core.phoenix_address import PhoenixAddress
+    from guidance_agent.core.phoenix_rest import Reply
 
 __all__ = ["LAST_FLUSH_SECONDS", "LOOK_SECONDS", "AnnotationDelivery", "Delivered", "Redact"]
 
@@ -56,7 +56,7 @@ _logger = logging.getLogger("guidance_agent.annotations")
 
 
 class Delivered(NamedTuple):
-    """What was sent, and how many annotations still wait."""
+    """How many annotations this process has sent, and how many still wait."""
 
     sent: int
     waiting: int
@@ -105,6 +105,7 @@ class AnnotationDelivery:
         self._failures = 0
         self._told: str | None = None
         self._told_rejected = False
+        self._sent = 0
         self._unfinished: set[str] = set()
         # Keeps a look that was asked for from running beside the one of the background.
         self._looking = asyncio.Lock()
@@ -120,10 +121,9 @@ class AnnotationDelivery:
 
     async def drain(self) -> Delivered:
         """Send everything that can be sent now."""
-        sent = 0
-        while arrived := await self.run():
-            sent += arrived
-        return Delivered(sent, await self._backlog.waiting())
+        while await self.run():
+            continue
+        return Delivered(self._sent, await self._backlog.waiting())
 
     async def last_look(self, flush: Callable[[], bool]) -> None:
         """Send what this process has judged before it ends, where that takes no more than a moment.
@@ -195,16 +195,17 @@ class AnnotationDelivery:
             reply = await self._post(look, [bodies[each.id] for each in part])
             parts.extendleft(self._after(look, part, reply))
         await self._backlog.settle(look.sent[before[0] :], look.undelivered[before[1] :])
+        self._sent += len(look.sent) - before[0]
         self._unfinished = (self._unfinished - ids) | (look.early & ids)
 
     async def _post(self, look: _Look, data: Sequence[JsonObject]) -> Reply:
-        from guidance_agent.core.annotation_post import TIMEOUT_SECONDS, post_annotations
+        from guidance_agent.core.phoenix_rest import TIMEOUT_SECONDS, post_annotations
 
         return await post_annotations(look.session, look.address, data, timeout=self._timeout or TIMEOUT_SECONDS)
 
     def _after(self, look: _Look, part: tuple[DueAnnotation, ...], reply: Reply) -> Sequence[tuple[DueAnnotation, ...]]:
         """Note what an answer means for the annotations it is about; return those to be sent again at once."""
-        from guidance_agent.core import annotation_post as post
+        from guidance_agent.core import phoenix_rest as post
 
         match reply:
             case post.Delivered():

@@ -23,6 +23,7 @@ from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.schema import consultations, span_annotations, turns
 from guidance_agent.core.types import JsonObject
+from guidance_agent.tracing.span import read_traceparent
 
 __all__ = [
     "COMPLIANCE",
@@ -51,7 +52,6 @@ IDENTIFIER = "guidance-agent"
 AnnotatorKind = Literal["LLM", "CODE", "HUMAN"]
 
 _LONGEST_EXPLANATION = 4_000
-_SAMPLED = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +175,8 @@ def annotate(
     traced = connection.execute(
         sa.select(turns.c.traceparent, turns.c.answer_span_id).where(turns.c.id == turn_id)
     ).first()
-    trace_id = None if traced is None else _trace_of(traced.traceparent)
-    if traced is None or trace_id is None or traced.answer_span_id is None:
+    root = None if traced is None else read_traceparent(traced.traceparent)
+    if traced is None or root is None or not root.sampled or traced.answer_span_id is None:
         return
     now, new = clock.now(), make()
     said = {
@@ -194,7 +194,7 @@ def annotate(
     insert = insert_or_change(connection.dialect.name, span_annotations).values(
         id=clock.new_id("annotation"),
         turn_id=turn_id,
-        trace_id=trace_id,
+        trace_id=f"{root.trace_id:032x}",
         span_id=traced.answer_span_id,
         name=new.name,
         identifier=IDENTIFIER,
@@ -215,17 +215,6 @@ def annotate(
             },
         )
     )
-
-
-def _trace_of(traceparent: str | None) -> str | None:
-    """Return the trace's id; None where there is none, or where its spans were not to be sent anywhere."""
-    parts = (traceparent or "").split("-")
-    if len(parts) != 4 or len(parts[1]) != 32:
-        return None
-    try:
-        return parts[1] if int(parts[3], 16) & _SAMPLED else None
-    except ValueError:
-        return None
 
 
 class AnnotationBacklog:

@@ -18,6 +18,7 @@ from guidance_agent.core.schema import (
     memories,
     model_calls,
     reviews,
+    span_annotations,
     turn_events,
     turns,
     verdicts,
@@ -37,6 +38,7 @@ class RecordedTurn:
     Attributes:
         history: The consultation before this turn, as it was delivered.
         memories: The customer's memories that the turn was given; those that were erased since are missing.
+        annotations: What is said of the answer beside its span, and whether it was delivered; changes with time.
     """
 
     turn: JsonObject
@@ -51,6 +53,7 @@ class RecordedTurn:
     memories: Sequence[JsonObject]
     cases: Sequence[JsonObject]
     rules: Sequence[JsonObject]
+    annotations: Sequence[JsonObject]
 
 
 async def read_turn(database: Database, turn_id: str) -> RecordedTurn | None:
@@ -92,4 +95,5 @@ def _read(connection: sa.Connection, turn_id: str) -> RecordedTurn | None:
         memories=named(memories, ("text", "created_at"), context.get("memories", ())),
         cases=named(cases, ("text", "topic"), context.get("cases", ())),
         rules=named(rules_table, ("text", "confidence", "status"), context.get("rules", ())),
+        annotations=of_turn(span_annotations, "name", "identifier"),
     )

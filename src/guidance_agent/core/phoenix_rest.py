@@ -1,4 +1,4 @@
-"""One request to Phoenix that says something of spans, and what its answer means.
+"""Requests to Phoenix: what is said of spans, and whether it is there at all.
 
 Phoenix takes annotations for many spans at once (`POST /v1/span_annotations?sync=true`), and all of them or none: where
 a span has not arrived the whole request is refused, and the answer names the spans that are missing. Other tracing
@@ -30,6 +30,7 @@ __all__ = [
     "Rejected",
     "Reply",
     "SpansMissing",
+    "phoenix_version",
     "post_annotations",
 ]
 
@@ -104,7 +105,7 @@ async def post_annotations(
                 headers={"content-type": "application/json", "accept": "application/json", **address.headers},
                 allow_redirects=False,
                 proxy=proxy_for(address.base_url),
-                ssl=_context(address.certificate) if address.certificate else True,
+                ssl=_ssl(address),
             )
             async with response:
                 body = await response.content.read(_LONGEST_ANSWER)
@@ -115,6 +116,33 @@ async def post_annotations(
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return Away(type(error).__name__)
     return _read(response.status, response.headers, body[:_LONGEST_ANSWER], wanted)
+
+
+async def phoenix_version(address: PhoenixAddress, *, timeout: float) -> str | None:
+    """Return the version of the Phoenix at an address; None when what answers there is something else.
+
+    Raises:
+        OSError: when nothing answers there.
+    """
+    try:
+        async with (
+            asyncio.timeout(timeout),
+            aiohttp.ClientSession(trust_env=False) as session,
+            # Every answer of Phoenix names its version, whatever its status is: no key is sent for this.
+            session.get(
+                f"{address.base_url}/healthz",
+                allow_redirects=False,
+                proxy=proxy_for(address.base_url),
+                ssl=_ssl(address),
+            ) as answer,
+        ):
+            return answer.headers.get("x-phoenix-server-version")
+    except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+        raise OSError(f"{address.place} does not answer ({type(error).__name__})") from error
+
+
+def _ssl(address: PhoenixAddress) -> ssl.SSLContext | bool:
+    return True if address.certificate is None else _context(address.certificate)
 
 
 @cache
