@@ -60,6 +60,7 @@ RULES: Mapping[str, Rule] = {
 
 _WINDOW = 12_288
 _MARGIN = 512
+_ONE_WORD = re.compile(r"[a-z_.]{0,80}")
 _PROGRAM_PART = re.compile(r"(?:(?:app|llm|input|output|tool|gen_ai|metadata|retrieval|key|tag)[._])+")
 _PLAIN_KEY = re.compile(r"[a-zA-Z_]+(?:[._][a-zA-Z_]+|\.[0-9]{1,4}(?=\.[a-zA-Z_]|\Z))*")
 _logger = logging.getLogger("guidance_agent.tracing")
@@ -99,6 +100,8 @@ class Redactor:
             learned: Words of names that were found elsewhere, found where they are capitalised; see `names_in`.
             limit: Stop after about this many characters of the result; the caller cuts the rest.
         """
+        if not known and not learned and _ONE_WORD.fullmatch(text) is not None:
+            return text
         windows: list[tuple[list[Reading], int]] = []
         places: list[tuple[int, int, int, Found]] = []
         words = set(learned)

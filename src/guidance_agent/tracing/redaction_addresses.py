@@ -64,7 +64,9 @@ def addresses(reading: Reading) -> Iterator[Found]:
     for found in _LOWER.finditer(reading.lower):
         if not any(word in ordinary for word in found["words"].split()):
             yield Found(found.start(), _with_places(text, found.end()), "ADDRESS")
-    for pattern in (_FLAT, _BOX) if "box" in reading.lower else (_FLAT,):
+    for pattern in (_FLAT, _BOX):
+        if not any(sign in reading.lower for sign in ("flat", "apartment", "apt", "maisonette", "box")):
+            break
         for found in pattern.finditer(reading.lower):
             yield Found(found.start(), _with_places(text, found.end()), "ADDRESS")
 

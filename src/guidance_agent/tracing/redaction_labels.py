@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from guidance_agent.tracing.redaction_names import is_like_a_name
-from guidance_agent.tracing.redaction_rules import Found, digits_of, listed
+from guidance_agent.tracing.redaction_rules import Found, any_word, digits_of, listed
 from guidance_agent.tracing.redaction_views import Reading, fold
 
 __all__ = ["kind_of_key", "labelled", "plans", "says_something"]
@@ -182,6 +182,10 @@ _THING = (
     r"(?:policy|plan|scheme|member(?:ship)?|pension|annuity|payroll|employee|staff|customer|client|case|claim|contract"
     r"|certificate|roll|investor|mortgage|loan|sipp|isa|portfolio|application|quote|quotation|scheme\smember)"
 )
+_THINGS = any_word(
+    "policy plan scheme member membership pension annuity payroll employee staff customer client case claim contract"
+    " certificate roll investor mortgage loan sipp isa portfolio application quote quotation ref reference"
+)
 _PLAN_NUMBER = re.compile(
     rf"[^a-z](?:{_THING}[\"'\s_.-]{{0,2}}(?:number|numbers|no|num|nr|ref|reference|id|code)\b|ref"
     rf"(?:erence)?(?:[\s_]?(?:number|no))?\b)"
@@ -200,8 +204,11 @@ _YEARS = re.compile(r"(?:19|20)[0-9]{2}(?:[-/](?:[0-9]{2}|[0-9]{4}))?")
 
 def plans(reading: Reading) -> Iterator[Found]:
     """Numbers of policies, plans, memberships and references."""
-    for pattern in (_PLAN_NUMBER, _PLAN_TOKEN, _PLAN_DIGITS):
-        for found in pattern.finditer(" " + reading.lower):
+    text = " " + reading.lower
+    for thing in _THINGS.finditer(text):
+        for pattern in (_PLAN_NUMBER, _PLAN_TOKEN, _PLAN_DIGITS):
+            if (found := pattern.match(text, thing.start())) is None:
+                continue
             token = found["id"].rstrip("-/_ ")
             if len(digits_of(token)) >= 3 and _YEARS.fullmatch(token) is None:
                 place = found.start("id") - 1

@@ -64,7 +64,7 @@ _CUES = re.compile(
     r")"
 )
 _TRIGGERS = any_word(
-    "mr mrs ms miss mx dr prof professor sir lady lord dame rev reverend master my his her their your our the 's i "
+    "mr mrs ms miss mx dr prof professor sir lady lord dame rev reverend master my his her their your our i "
     "he she who whose "
     "call known formerly maiden nee name dear hi hello hey hiya thanks thank cheers good sorry welcome kind warm "
     "best many regards "

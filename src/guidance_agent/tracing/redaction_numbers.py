@@ -276,6 +276,7 @@ _CARD_GROUPS = re.compile(
     + r"(?:[0-9]{3}(?:[\s.\-_/]{1,3}[0-9]{4}){3}|(?<=3)[47][0-9]{2}[\s.\-]{1,3}[0-9]{6}[\s.\-]{1,3}[0-9]{5})(?![0-9])"
 )
 _CARD_CUE = re.compile(r"\bcards?\b|card_?number|cardnumber|\bvisa\b|mastercard|amex|american express|debit|\bpan\b")
+_CARD_SIGNS = ("cvv", "cvc", "security code", "pin", "expir", "exp ", "exp.", "exp:", "valid ")
 _CARD_DETAIL = re.compile(
     r"(?:cvv2?|cvc2?|security code|card pin|\bpin(?: number| code| is|:))(?:\s(?:is|number|code))?[\"'\s:=]{0,4}"
     r"(?P<digits>[0-9]{3,6})(?![0-9])"
@@ -298,7 +299,7 @@ def cards(reading: Reading) -> Iterator[Found]:
             _CARD_CUE, text, *found.span(), after=25
         ):
             yield Found(*found.span(), "CARD")
-    for found in _CARD_DETAIL.finditer(text):
+    for found in _CARD_DETAIL.finditer(text) if any(sign in text for sign in _CARD_SIGNS) else ():
         yield Found(*found.span("digits" if found["digits"] else "expiry"), "CARD")
 
 
