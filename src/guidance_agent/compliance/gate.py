@@ -169,7 +169,7 @@ class SentenceGate:
             place = place + passed if passed else self._read_sentence(pieces, place)
 
     def _pass_sentence(self, pieces: Sequence[str], first: int) -> int:
-        """Read a sentence of which nothing has been read, if it is there as a whole and carries no cue.
+        """Read a sentence of which nothing has been read, if all that is judged of it is there and carries no cue.
 
         Returns:
             How many pieces it had; 0 for a sentence that has to be read word by word.
@@ -180,9 +180,7 @@ class SentenceGate:
             piece = pieces[number]
             end += len(piece)
             words += word_texts(piece)
-            if len(words) >= LONGEST_SENTENCE:
-                return 0
-            if _may_end(piece) and self._is_end(end):
+            if len(words) >= LONGEST_SENTENCE or (_may_end(piece) and self._is_end(end)):
                 if not self._rules.passes(words):
                     return 0
                 self._line.put_text(self._text[:end])
