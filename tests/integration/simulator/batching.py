@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import aiohttp
 
-from guidance_agent.provider_simulator import ProviderSimulator
+from guidance_agent.provider_simulator import ProviderSimulator, ProviderSimulatorProcess
+from guidance_agent.provider_simulator.faults import FaultQueue
 
 QUESTION = "What is the difference between an annuity and drawdown?"
 ENDED = frozenset({"ended", "completed", "failed", "expired", "cancelled"})
@@ -49,7 +51,13 @@ def jsonl(rows: Iterable[Any]) -> bytes:
 class BatchClient:
     """Plain HTTP about files and batches; `text` of the last answer is kept."""
 
-    def __init__(self, session: aiohttp.ClientSession, simulator: ProviderSimulator, *, key: str = "key-1") -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        simulator: ProviderSimulator | ProviderSimulatorProcess,
+        *,
+        key: str = "key-1",
+    ) -> None:
         self.session = session
         self.simulator = simulator
         self._headers = {
@@ -58,6 +66,12 @@ class BatchClient:
             "control": {"x-nothing": ""},
         }
         self.headers: Mapping[str, str] = {}
+
+    @property
+    def faults(self) -> FaultQueue:
+        """The faults of a simulator in this process."""
+        assert isinstance(self.simulator, ProviderSimulator)
+        return self.simulator.faults
 
     async def call(self, wire: str, method: str, path: str, **fields: Any) -> tuple[int, Any]:
         """Status and decoded body; bytes when it is no JSON."""
@@ -70,7 +84,8 @@ class BatchClient:
     async def upload(self, rows: Iterable[Any] | bytes, *, name: str = "in.jsonl", purpose: str = "batch") -> Any:
         form = aiohttp.FormData()
         form.add_field("purpose", purpose)
-        form.add_field("file", rows if isinstance(rows, bytes) else jsonl(rows), filename=name)
+        raw = rows if isinstance(rows, bytes) else jsonl(rows)
+        form.add_field("file", io.BytesIO(raw), filename=name)
         status, body = await self.call("openai", "POST", "/v1/files", data=form)
         assert status == 200, body
         return body
@@ -86,7 +101,8 @@ class BatchClient:
         return body
 
     async def submit_messages(self, rows: list[dict[str, Any]]) -> Any:
-        status, body = await self.call("anthropic", "POST", "/v1/messages/batches", json={"requests": rows})
+        data = io.BytesIO(json.dumps({"requests": rows}).encode())
+        status, body = await self.call("anthropic", "POST", "/v1/messages/batches", data=data)
         assert status == 200, body
         return body
 
@@ -102,7 +118,7 @@ class BatchClient:
             return "anthropic", f"/v1/messages/batches/{batch['id']}"
         return "openai", f"/v1/batches/{batch['id']}"
 
-    async def until(self, batch: Mapping[str, Any], *states: str, within: float = 20.0) -> Any:
+    async def until(self, batch: Mapping[str, Any], *states: str, within: float = 20.0, every: float = 0.005) -> Any:
         """The batch once it is in one of these states; without any, once it has ended."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
@@ -112,7 +128,7 @@ class BatchClient:
             if state in (states or ENDED):
                 return seen
             assert loop.time() < deadline, f"still {state} after {within} s: {seen}"
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(every)
 
     async def cancel(self, batch: Mapping[str, Any]) -> tuple[int, Any]:
         wire, place = self._place(batch)

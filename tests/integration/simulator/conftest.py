@@ -19,6 +19,7 @@ from guidance_agent.provider_simulator import (
     ProviderSimulatorProcess,
     SimulatorSettings,
 )
+from tests.integration.simulator.batching import BatchClient
 
 ANTHROPIC_PATH = "/v1/messages"
 OPENAI_PATH = "/v1/chat/completions"
@@ -173,3 +174,21 @@ def recordings() -> Path:
     if not folder.is_dir():
         pytest.skip("the recorded provider responses are not beside this checkout")
     return folder
+
+
+@pytest_asyncio.fixture
+async def batches(simulator: ProviderSimulator) -> AsyncIterator[BatchClient]:
+    """Files and batches of a simulator that works everything off at once."""
+    async with aiohttp.ClientSession() as session:
+        yield BatchClient(session, simulator)
+
+
+@pytest_asyncio.fixture
+async def timed_batches(manual_clock: ManualClock) -> AsyncIterator[BatchClient]:
+    """A day is a day: batches take 640 seconds, ten for each wave, on a clock that the test moves."""
+    settings = SimulatorSettings.instant(seed=7).but(batch_window=86_400.0, batch_duration=640.0)
+    async with (
+        ProviderSimulator(settings, clock=manual_clock) as running,
+        aiohttp.ClientSession() as session,
+    ):
+        yield BatchClient(session, running)

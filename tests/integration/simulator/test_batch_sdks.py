@@ -88,7 +88,7 @@ def test_the_openai_client_completes_a_batch(gpt: openai.OpenAI) -> None:
     assert {row["response"]["status_code"] for row in rows} == {200}
     assert ended.usage is not None
     assert ended.usage.output_tokens == sum(row["response"]["body"]["usage"]["completion_tokens"] for row in rows)
-    assert [batch.id for batch in gpt.batches.list(limit=1)][0] == created.id
+    assert next(iter(gpt.batches.list(limit=1))).id == created.id
     objects: list[BaseModel] = [file, *seen, gpt.files.retrieve(file.id), gpt.files.retrieve(ended.output_file_id)]
     assert unpublished(objects) == []
     assert all(complete(item) for item in objects)

@@ -61,6 +61,13 @@ def unanswered_row(batch: Batch, custom_id: str, outcome: Outcome, rng: random.R
     return _row({"id": _row_id(rng), "custom_id": custom_id, "response": None, "error": error})
 
 
+def _line(batch: Batch, item: Item) -> str:
+    """An item as it stood in its batch."""
+    if batch.wire == "openai":
+        return item.request
+    return f'{{"custom_id":"{item.custom_id}","params":{item.request}}}'
+
+
 def _row_id(rng: random.Random) -> str:
     return f"batch_req_{rng.getrandbits(128):032x}"
 
@@ -91,7 +98,7 @@ class ItemAnswers:
             model=model,
             path=batch.endpoint,
             operation=f"{batch.wire}.batches.item",
-            body=item.request,
+            body=_line(batch, item),
             among=ITEM_FAULTS,
             key=item.custom_id,
         )
