@@ -20,9 +20,9 @@ from guidance_agent.phoenix.server_side import confined, listeners
 
 __all__ = ["Behaviour", "fake_environment"]
 
-Behaviour = Literal[
-    "good", "ends_early", "ends_later", "never_answers", "answers_every_host", "listens_beyond", "untold", "no_grpc"
-]
+Behaviour = Literal["good", "ends_early", "never_answers", "answers_every_host", "listens_beyond", "untold", "no_grpc"]
+END = "/end"
+"""A request for it ends the server with status 7."""
 LAST_WORDS = "the database is of a newer version"
 
 
@@ -43,6 +43,8 @@ class _Health(http.server.BaseHTTPRequestHandler):
     behaviour: str
 
     def do_GET(self) -> None:
+        if self.path == END:
+            os._exit(7)
         host = self.headers.get("Host", "").partition(":")[0]
         allowed = confined.is_loopback(host) or self.behaviour == "answers_every_host"
         self.send_response(200 if allowed else 403)
@@ -65,8 +67,6 @@ def _serve(behaviour: str) -> None:
         grpc.listen()
     _Health.behaviour = behaviour
     with http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PHOENIX_PORT"])), _Health) as server:
-        if behaviour == "ends_later":
-            threading.Timer(2.0, os._exit, (7,)).start()
         server.serve_forever()
 
 

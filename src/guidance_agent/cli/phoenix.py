@@ -110,7 +110,7 @@ def _agreed(environment: Environment) -> bool:
     other = environment.state().other_version
     instead = f" in place of {other}" if other is not None and other != version else ""
     typer.echo(
-        f"This installs Arize Phoenix {version}{instead} and what it needs (about 0.9 GB; Elastic License 2.0) into "
+        f"This installs Arize Phoenix {version}{instead} and what it needs (about 0.8 GB; Elastic License 2.0) into "
         f"{environment.folder}.",
         err=True,
     )

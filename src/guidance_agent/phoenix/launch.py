@@ -36,7 +36,7 @@ __all__ = ["PhoenixServer", "log_file", "stop_phoenix"]
 
 Tell = Callable[[str], None]
 
-_READY_WITHIN = 180.0
+_READY_WITHIN = 300.0
 _END_WITHIN = 20.0
 _POLL = 0.1
 _TOLD_EVERY = 10.0
@@ -183,6 +183,8 @@ class PhoenixServer:
 
     def _check_listeners(self, process: subprocess.Popen[bytes]) -> None:
         found = self._listeners(process.pid)
+        if process.poll() is not None:
+            raise self._ended_early(process)
         beyond = [f"{host}:{port}" for host, port in found if not is_loopback(host)]
         if beyond:
             raise PhoenixError(

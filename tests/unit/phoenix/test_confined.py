@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import MutableMapping
+from importlib import import_module
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import pytest
+import uvicorn
 
 from guidance_agent.phoenix.server_side import confined
 from guidance_agent.phoenix.server_side.confined import LoopbackOnly, NotConfinedError, grpc_address, is_loopback
@@ -51,20 +53,61 @@ def test_a_grpc_server_anywhere_else_is_refused(address: str) -> None:
         grpc_address(address)
 
 
-def test_sockets_of_python_are_refused_beyond_loopback() -> None:
-    program = (
-        "import socket, runpy, sys\n"
-        "names = runpy.run_path(sys.argv[1])\n"
-        "names['confine_sockets']()\n"
-        "socket.socket().bind(('127.0.0.1', 0))\n"
-        "socket.socket(socket.AF_INET6).bind(('::1', 0)) if socket.has_ipv6 else None\n"
-        "try:\n"
-        "    socket.create_server(('', 0))\n"
-        "except RuntimeError as error:\n"
-        "    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-I", "-c", program, confined.__file__], capture_output=True, text=True)
-    assert "not this machine only" in done.stdout, done.stderr
+def test_sockets_of_python_are_refused_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket.socket, "bind", socket.socket.bind)
+    confined.confine_sockets()
+    with socket.socket() as here:
+        here.bind(("127.0.0.1", 0))
+    for host in (EVERYWHERE, "", "192.0.2.1"):
+        with socket.socket() as beyond, pytest.raises(NotConfinedError, match="not this machine only"):
+            beyond.bind((host, 0))
+
+
+@pytest.fixture
+def confined_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (import_module("grpc.aio._server").Server, import_module("grpc._server")._Server):
+        for method in ("add_insecure_port", "add_secure_port"):
+            monkeypatch.setattr(kind, method, getattr(kind, method))
+    confined.confine_grpc()
+
+
+@pytest.mark.usefixtures("confined_grpc")
+def test_a_server_of_the_grpc_library_listens_on_loopback_or_not_at_all() -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        port = server.add_insecure_port("[::]:0")
+        server.start()
+        try:
+            hosts = [host for host, found in listeners_of(os.getpid()) if found == port]
+            assert hosts and all(map(is_loopback, hosts))
+            with pytest.raises(NotConfinedError):
+                server.add_insecure_port("192.0.2.1:0")
+        finally:
+            server.stop(None).wait()
+
+
+@pytest.mark.usefixtures("confined_grpc")
+async def test_an_asynchronous_server_of_the_grpc_library_listens_on_loopback_or_not_at_all() -> None:
+    server = grpc.aio.server()
+    port = server.add_insecure_port("[::]:0")
+    await server.start()
+    try:
+        hosts = [host for host, found in listeners_of(os.getpid()) if found == port]
+        assert hosts and all(map(is_loopback, hosts))
+        with pytest.raises(NotConfinedError):
+            server.add_insecure_port("192.0.2.1:0")
+    finally:
+        await server.stop(None)
+
+
+def test_a_web_server_is_confined_or_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn.Config, "__init__", uvicorn.Config.__init__)
+    confined.confine_http()
+    config = uvicorn.Config(app=application, host="127.0.0.1", port=0, access_log=True)
+    assert isinstance(config.app, LoopbackOnly)
+    assert not config.access_log
+    with pytest.raises(NotConfinedError, match="would listen"):
+        uvicorn.Config(application, host=EVERYWHERE)
 
 
 def test_a_grpc_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

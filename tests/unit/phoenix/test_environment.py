@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import zipfile
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from guidance_agent.errors import PhoenixError
 from guidance_agent.phoenix import environment as environment_module
 from guidance_agent.phoenix.environment import Environment, PinnedList, install_phoenix, pinned_list
+from guidance_agent.phoenix.launch import PhoenixServer
+from guidance_agent.phoenix.ports import choose_ports
 from tests.fake_phoenix import fake_environment
 
 pytestmark = pytest.mark.timeout(300)
@@ -114,6 +117,33 @@ def test_a_stamp_of_another_list_or_a_missing_interpreter_is_no_installation(tmp
     stamp.write_text(whole)
     environment.python.unlink()
     assert not environment.state().ready
+
+
+def test_an_environment_is_not_replaced_under_a_running_server(index: Path, tmp_path: Path) -> None:
+    old = fake_environment(tmp_path, pinned=listing(index, "1.0"))
+    with (
+        PhoenixServer(tmp_path, choose_ports(0, 0), environment=old) as server,
+        pytest.raises(PhoenixError, match="--stop"),
+    ):
+        install_phoenix(tmp_path, pinned=listing(index, "2.0"), tell=nobody)
+    assert old.state().ready
+    assert server.local.version == "1.0"
+
+
+def test_a_second_installation_waits_for_the_first(tmp_path: Path) -> None:
+    environment = Environment.of(tmp_path)
+    environment.all_folders.mkdir(parents=True)
+    told: list[str] = []
+
+    def finish_the_first(line: str) -> None:
+        told.append(line)
+        fake_environment(tmp_path)
+        fcntl.flock(first, fcntl.LOCK_UN)
+
+    with (environment.all_folders / ".lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        assert not install_phoenix(tmp_path, tell=finish_the_first)
+    assert len(told) == 1 and "waiting" in told[0]
 
 
 def test_too_little_space_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

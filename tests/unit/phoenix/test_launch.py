@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from guidance_agent.phoenix.environment import Environment, PinnedList
 from guidance_agent.phoenix.launch import PhoenixServer, log_file, stop_phoenix
 from guidance_agent.phoenix.local import phoenix_folder, write_word, written_word
 from guidance_agent.phoenix.ports import choose_ports
-from tests.fake_phoenix import LAST_WORDS, Behaviour, fake_environment
+from tests.fake_phoenix import END, LAST_WORDS, Behaviour, fake_environment
 
 DEADLINE = 30.0
 
@@ -106,8 +107,10 @@ def test_a_server_that_never_answers_is_stopped_and_said(tmp_path: Path, monkeyp
 
 
 def test_a_server_that_ends_by_itself_is_said(tmp_path: Path) -> None:
-    fake_environment(tmp_path, "ends_later")
+    fake_environment(tmp_path)
     with pytest.raises(PhoenixError, match="status 7"), server(tmp_path) as running:
+        with socket.create_connection(("127.0.0.1", running.local.port), timeout=10) as asking:
+            asking.sendall(f"GET {END} HTTP/1.0\r\n\r\n".encode())
         running.wait()
     assert written_word(tmp_path) is None
 
