@@ -192,12 +192,13 @@ def sort_codes(reading: Reading) -> Iterator[Found]:
     for found in _SORT_CODE.finditer(text):
         start, stop = found.span()
         gap = found["gap"].strip() if found["gap"] else ""
-        if (
-            (gap == "-" and text[stop : stop + 1] != "-")
-            or (cued(_SORT_CUE, text, start, stop, before=40, after=15) and not (gap == "/" and _is_day(found[0])))
-            or gap == "-"
-            or (found["gap"] == " " and _ACCOUNT_BESIDE.match(text, stop))
-        ):
+        beside = found["gap"] == " " and _ACCOUNT_BESIDE.match(text, stop) is not None
+        said = (
+            cued(_SORT_CUE, text, start, stop, before=40, after=15)
+            and not (gap == "/" and _is_day(found[0]))
+            and not _under_another_label(text, start)
+        )
+        if gap == "-" or beside or said:
             yield Found(start, stop, "SORT CODE")
 
 
@@ -211,7 +212,8 @@ _ACCOUNT = re.compile(
     r"|[.,][0-9])"
 )
 _ACCOUNT_CUE = re.compile(
-    r"account|\bacct?\b|\ba/c\b|\bacc no|sort[\s_-]?code|\bbank\b|building society|\broll (?:number|no)|payee"
+    r"account|\bs/?c\b|\bsort\b"
+    r"|\bacct?\b|\ba/c\b|\bacc no|sort[\s_-]?code|\bbank\b|building society|\broll (?:number|no)|payee"
 )
 _AFTER_SORT_CODE = re.compile(r"[0-9]{2}([-\s/.]{0,2})[0-9]{2}\1[0-9]{2}[^0-9]{1,40}\Z|[0-9]{2}-[0-9]{2}-[0-9]{2}\Z")
 _FIGURE_LABEL = re.compile(

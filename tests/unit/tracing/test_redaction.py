@@ -20,8 +20,8 @@ from tests.personal_data.corpus import planted
 ROOT = Path(__file__).parents[3]
 KNOWLEDGE = ROOT / "src" / "guidance_agent" / "knowledge"
 ORDINARY = ROOT / "tests" / "compliance_sentences" / "ordinary_development.jsonl"
-SAY_WHEN_THEY_WERE_BORN = {"ord-36", "ordb-0104", "ordb-0221", "ordc-0139", "ordd-0134"}
-TELL_OF_SOMEBODY = {"ordd-0112", "ordd-0318", "ordd-0420"}
+SAY_WHEN_THEY_WERE_BORN = {"ord-36", "ordb-0104", "ordb-0221", "ordc-0139", "ordd-0134", "ord5-010", "ord5-047"}
+TELL_OF_SOMEBODY = {"ordd-0112", "ordd-0318", "ordd-0420", "ord5-099"}
 
 REDACTOR = Redactor()
 
