@@ -32,8 +32,12 @@ def simulator(
     instant: Annotated[bool, typer.Option("--instant", help="Answer without any waiting.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Everything that looks random follows from it.")] = 7,
     state: Annotated[
-        Path | None, typer.Option("--state", metavar="FILE", help="File that keeps prompt caches for the next start.")
+        Path | None,
+        typer.Option("--state", metavar="FILE", help="File that keeps caches and batches for the next start."),
     ] = None,
+    batch_window: Annotated[
+        float, typer.Option("--batch-window", min=1, help="Seconds that the 24 hours of a batch take.")
+    ] = 120.0,
     requests_per_minute: Annotated[
         int | None, typer.Option("--requests-per-minute", min=1, help="Rate limit per key and model.")
     ] = None,
@@ -57,6 +61,7 @@ def simulator(
         seed=seed,
         zero_latency=instant,
         state_path=state,
+        batch_window=batch_window,
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
     )
