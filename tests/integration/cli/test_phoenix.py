@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from guidance_agent.cli.checks.phoenix import check_phoenix
 from guidance_agent.phoenix.launch import stop_phoenix
 from guidance_agent.phoenix.local import local_phoenix, written_word
 from tests.fake_phoenix import LAST_WORDS, fake_environment
@@ -145,9 +146,12 @@ def test_options_before_the_command_are_refused_and_not_forgotten(run: Run, fold
     assert "after the command" in result.stderr
 
 
-def test_doctor_says_what_there_is(run: Run, folder: Path) -> None:
-    assert "Phoenix: not installed" in run("doctor", "--data-dir", str(folder)).stdout
+def test_doctor_says_what_there_is(folder: Path) -> None:
+    missing = check_phoenix(folder)
+    assert missing.status == "ok" and "not installed" in missing.message
     environment = fake_environment(folder)
-    assert "is installed and not running" in run("doctor", "--data-dir", str(folder)).stdout
+    ready = check_phoenix(folder)
+    assert ready.status == "ok" and "is installed and not running" in ready.message
     environment.folder.rename(environment.folder.with_name("of-another-list"))
-    assert "warn  Phoenix" in run("doctor", "--data-dir", str(folder)).stdout
+    outdated = check_phoenix(folder)
+    assert outdated.status == "warn" and "guidance-agent phoenix install" in str(outdated.next_step)
