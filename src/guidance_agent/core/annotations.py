@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
-from guidance_agent.core.bulk import insert_or_change
+from guidance_agent.core.bulk import insert_rows
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.schema import consultations, span_annotations, turns
@@ -171,7 +171,10 @@ def annotate(
     *,
     verdict_id: str | None = None,
 ) -> None:
-    """Write an annotation of a turn's answer in the caller's transaction; nothing where the turn was not traced."""
+    """Write an annotation of a turn's answer in the caller's transaction; nothing where the turn was not traced.
+
+    The caller holds the lock of the turn's row, so nobody else writes the same.
+    """
     traced = connection.execute(
         sa.select(turns.c.traceparent, turns.c.answer_span_id).where(turns.c.id == turn_id)
     ).first()
@@ -191,29 +194,29 @@ def annotate(
         "sent_at": None,
         "error": None,
     }
-    insert = insert_or_change(connection.dialect.name, span_annotations).values(
-        id=clock.new_id("annotation"),
-        turn_id=turn_id,
-        trace_id=f"{root.trace_id:032x}",
-        span_id=traced.answer_span_id,
-        name=new.name,
-        identifier=IDENTIFIER,
-        version=1,
-        next_attempt=now.timestamp(),
-        **said,
-    )
-    existing = span_annotations.c
-    is_waiting = existing.sent_at.is_(None)
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["turn_id", "name", "identifier"],
-            set_={
+    row = span_annotations.c
+    key = (row.turn_id == turn_id, row.name == new.name, row.identifier == IDENTIFIER)
+    # One that is under way must have arrived, or be given up, before what replaces it is sent.
+    due = sa.case((row.sent_at.is_(None), row.next_attempt), else_=now.timestamp())
+    replacing = sa.update(span_annotations).where(*key).values(**said, version=row.version + 1, next_attempt=due)
+    if connection.execute(replacing).rowcount:
+        return
+    insert_rows(
+        connection,
+        span_annotations,
+        [
+            {
+                "id": clock.new_id("annotation"),
+                "turn_id": turn_id,
+                "trace_id": f"{root.trace_id:032x}",
+                "span_id": traced.answer_span_id,
+                "name": new.name,
+                "identifier": IDENTIFIER,
+                "version": 1,
+                "next_attempt": now.timestamp(),
                 **said,
-                "version": existing.version + 1,
-                # One that is under way must have arrived, or be given up, before what replaces it is sent.
-                "next_attempt": sa.case((is_waiting, existing.next_attempt), else_=now.timestamp()),
-            },
-        )
+            }
+        ],
     )
 
 
