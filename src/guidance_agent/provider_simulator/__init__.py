@@ -1,7 +1,8 @@
 """A faithful local provider over HTTP, for first runs, tests and benchmarks.
 
 It speaks the Anthropic Messages and the OpenAI Chat Completions and Embeddings formats, both kinds of batches, keeps
-prompt-cache accounts by the published rules, and fails on request. It imports nothing from the rest of the package, so that it can judge it.
+prompt-cache accounts by the published rules, and fails on request. It imports nothing from the rest of the package, so
+that it can judge it.
 """
 
 from __future__ import annotations

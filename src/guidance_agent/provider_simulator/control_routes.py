@@ -86,6 +86,7 @@ async def _clock(request: web.Request) -> web.Response:
     if not isinstance(clock, ManualClock):
         return _refused("the clock is the system's; start the simulator with a manual clock to move it")
     clock.advance(seconds)
+    await request.app[STATE].batches.settle()
     return web.json_response({"now": clock.now()})
 
 

@@ -49,7 +49,10 @@ def jsonl(rows: Iterable[Any]) -> bytes:
 
 
 class BatchClient:
-    """Plain HTTP about files and batches; `text` of the last answer is kept."""
+    """Plain HTTP about files and batches; `headers` are those of the last answer.
+
+    With `settles` every request waits until the batches are where the clock is, which must be one moved by hand.
+    """
 
     def __init__(
         self,
@@ -57,9 +60,11 @@ class BatchClient:
         simulator: ProviderSimulator | ProviderSimulatorProcess,
         *,
         key: str = "key-1",
+        settles: bool = False,
     ) -> None:
         self.session = session
         self.simulator = simulator
+        self._settles = settles
         self._headers = {
             "anthropic": {"x-api-key": key},
             "openai": {"authorization": f"Bearer {key}"},
@@ -76,6 +81,8 @@ class BatchClient:
     async def call(self, wire: str, method: str, path: str, **fields: Any) -> tuple[int, Any]:
         """Status and decoded body; bytes when it is no JSON."""
         url = f"{self.simulator.base_url}{path}"
+        if self._settles and wire != "control":
+            await self.control("POST", "clock", json={"advance": 0})
         async with self.session.request(method, url, headers=self._headers[wire], **fields) as response:
             raw = await response.read()
             self.headers = response.headers

@@ -191,4 +191,4 @@ async def timed_batches(manual_clock: ManualClock) -> AsyncIterator[BatchClient]
         ProviderSimulator(settings, clock=manual_clock) as running,
         aiohttp.ClientSession() as session,
     ):
-        yield BatchClient(session, running)
+        yield BatchClient(session, running, settles=True)

@@ -29,7 +29,7 @@ WIRES = ("anthropic", "openai")
 async def opened(path: Path, clock: ManualClock | None = None, **changes: object) -> AsyncIterator[BatchClient]:
     settings = SimulatorSettings.instant(seed=7).but(state_path=path / "state.json", **changes)
     async with ProviderSimulator(settings, clock=clock) as running, aiohttp.ClientSession() as session:
-        yield BatchClient(session, running)
+        yield BatchClient(session, running, settles=clock is not None)
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -155,6 +155,19 @@ async def test_an_upload_that_was_never_finished_is_not_seen_and_forgotten(
         await client.upload(lines(1))
     with sqlite3.connect(tmp_path / "state.batches.sqlite3") as connection:
         assert connection.execute("SELECT count(*) FROM files").fetchone() == (1,)
+    connection.close()
+
+
+async def test_files_whose_time_is_over_are_forgotten(tmp_path: Path, manual_clock: ManualClock) -> None:
+    async with opened(tmp_path, manual_clock) as client:
+        await client.until(await client.submit(lines(2)))
+        await client.until(await client.submit_messages(requests(2)))
+    manual_clock.advance(31 * 86_400)
+    async with opened(tmp_path, manual_clock) as client:
+        assert (await client.call("openai", "GET", "/v1/files"))[1]["data"] == []
+        assert len((await client.control("GET", "batches"))["batches"]) == 2
+    with sqlite3.connect(tmp_path / "state.batches.sqlite3") as connection:
+        assert connection.execute("SELECT count(*) FROM chunks").fetchone() == (0,)
     connection.close()
 
 

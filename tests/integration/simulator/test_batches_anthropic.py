@@ -56,6 +56,7 @@ async def test_results_are_there_at_the_end_and_for_29_days(
     [
         (b"{", "The request body is not valid JSON"),
         (b'{"requests": [{]}', "The request body is not valid JSON"),
+        (b'{"requests": [' + b"[" * 100_000, "The request body is not valid JSON"),
         (b'{"requests": []} {}', "The request body is not valid JSON"),
         (b"\xff", "The request body is not valid JSON"),
         (b"{}", "requests: Field required"),
@@ -139,6 +140,27 @@ async def test_wrong_parameters_fail_their_item_only(
     assert text in error["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tools": 5},
+        {"tools": [5]},
+        {"thinking": "much"},
+        {"output_config": [1]},
+        {"stop_sequences": 5},
+        {"tool_choice": "any"},
+        {"messages": {"role": "user"}},
+        {"system": 5},
+        {"metadata": "\ud800"},
+    ],
+)
+async def test_no_parameter_stops_the_batch(batches: BatchClient, change: dict[str, Any]) -> None:
+    batch = await batches.submit_messages([{"custom_id": "odd", "params": message_body() | change}, *requests(2)])
+    ended = await batches.until(batch)
+    assert ended["request_counts"]["succeeded"] >= 2
+    assert len(await batches.rows(batch)) == 3
+
+
 async def test_models_may_be_mixed(batches: BatchClient) -> None:
     asked = [*requests(1), {"custom_id": "other", "params": message_body(model="claude-haiku-4-5")}]
     batch = await batches.submit_messages(asked)
@@ -167,7 +189,7 @@ async def test_a_cancelled_batch_keeps_what_was_answered(timed_batches: BatchCli
 async def test_waiting_requests_are_limited_per_key(manual_clock: ManualClock) -> None:
     settings = SimulatorSettings.instant().but(batch_queued_requests=10, batch_duration=640.0, batch_window=86_400.0)
     async with ProviderSimulator(settings, clock=manual_clock) as running, aiohttp.ClientSession() as session:
-        client = BatchClient(session, running)
+        client = BatchClient(session, running, settles=True)
         await client.submit_messages(requests(8))
         status, refused = await client.call("anthropic", "POST", PATH, json={"requests": requests(3)})
         assert (status, refused["error"]["type"]) == (429, "rate_limit_error")

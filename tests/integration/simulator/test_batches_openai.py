@@ -13,6 +13,7 @@ import pytest_asyncio
 from guidance_agent.provider_simulator import ManualClock, ProviderSimulator, SimulatorSettings
 from tests.integration.simulator.batching import BatchClient, chat_body, jsonl, line, lines
 
+MISSING = [("missing_required_parameter", 1, name) for name in ("url", "body")]
 CREATE: dict[str, Any] = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
 
 
@@ -81,6 +82,10 @@ async def test_a_batch_of_which_nothing_succeeds_is_completed_without_an_output_
     ("rows", "errors"),
     [
         ([*lines(1), b"{no json"], [("invalid_json_line", 2, None)]),
+        ([b"\xef\xbb\xbf" + jsonl(lines(1)).strip()], [("invalid_json_line", 1, None)]),
+        ([b"\xff{}"], [("invalid_json_line", 1, None)]),
+        ([b"[" * 100_000], [("invalid_json_line", 1, None)]),
+        ([b'{"custom_id": "\\ud800", "method": "POST"}'], [("invalid_type", 1, "custom_id"), *MISSING]),
         ([*lines(1), b"[1, 2]"], [("invalid_json_line", 2, None)]),
         ([*lines(1), b"", *lines(1)], [("invalid_json_line", 2, None), ("duplicate_custom_id", 3, "custom_id")]),
         (

@@ -45,7 +45,7 @@ async def send_file(call: BatchRequest, file: StoredFile, *, content_type: str) 
 async def _pieces(call: BatchRequest, file: StoredFile) -> AsyncIterator[bytes]:
     position = 0
     while position < file.bytes:
-        piece = await call.state.batches.add(partial(piece_at, number=file.number, position=position))
+        piece = await call.state.batches.peek(partial(piece_at, number=file.number, position=position))
         if not piece:
             # The file was deleted while it was being sent; the client sees fewer bytes than were announced.
             return

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from guidance_agent.provider_simulator.batches.item_answers import ItemAnswers
 from guidance_agent.provider_simulator.batches.progress import Progress
+from guidance_agent.provider_simulator.batches.rendering import RESULTS_LIFE
 from guidance_agent.provider_simulator.batches.store import BatchStore
 from guidance_agent.provider_simulator.clock import Clock
 from guidance_agent.provider_simulator.composer import Composer
@@ -65,6 +66,17 @@ class BatchEngine:
         await self._ensure_worker()
         return await self._store.write(job)
 
+    async def settle(self) -> None:
+        """Return when everything has been done that is due by the clock."""
+        if self._worker is not None:
+            due = True
+            while due:
+                due = await self._advance() <= self._clock.now()
+
+    async def peek(self, job: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run a job that reads what does not change with the clock."""
+        return await self._store.read(job)
+
     async def _ensure_worker(self) -> None:
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
@@ -97,7 +109,7 @@ class BatchEngine:
 
 
 def _clean_up(connection: sqlite3.Connection, now: float) -> None:
-    """Forget uploads that were never finished."""
+    """Forget uploads that were never finished, and files whose time is over."""
     before = now - _ABANDONED_AFTER
     unfinished = (
         "SELECT number FROM files WHERE NOT ready AND created_at < ? AND number NOT IN "
@@ -106,6 +118,13 @@ def _clean_up(connection: sqlite3.Connection, now: float) -> None:
     )
     connection.execute(f"DELETE FROM chunks WHERE file IN ({unfinished})", (before,))  # noqa: S608
     connection.execute(f"DELETE FROM files WHERE number IN ({unfinished})", (before,))  # noqa: S608
+    over = (
+        "SELECT number FROM files WHERE expires_at <= ? UNION "
+        "SELECT output_file FROM batches WHERE wire = 'anthropic' AND created_at <= ?"
+    )
+    ends = (now, now - RESULTS_LIFE)
+    connection.execute(f"DELETE FROM chunks WHERE file IN ({over})", ends)  # noqa: S608
+    connection.execute(f"DELETE FROM files WHERE number IN ({over})", ends)  # noqa: S608
     received = "SELECT number FROM batches WHERE status = 'receiving' AND created_at < ?"
     connection.execute(f"DELETE FROM items WHERE batch IN ({received})", (before,))  # noqa: S608
     connection.execute("DELETE FROM batches WHERE status = 'receiving' AND created_at < ?", (before,))

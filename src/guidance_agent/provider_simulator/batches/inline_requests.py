@@ -52,7 +52,17 @@ def check_request(entry: Any, index: int) -> InlineRequest:
         raise _invalid(f"{where}.params: Field required")
     if not isinstance(entry["params"], dict):
         raise _invalid(f"{where}.params: Input should be an object")
-    return InlineRequest(custom_id, json.dumps(entry["params"], ensure_ascii=False, separators=(",", ":")))
+    return InlineRequest(custom_id, _text(entry["params"]))
+
+
+def _text(params: dict[str, Any]) -> str:
+    text = json.dumps(params, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair can be written in JSON and nowhere else.
+        return json.dumps(params, separators=(",", ":"))
+    return text
 
 
 class InlineRequests:
@@ -165,6 +175,8 @@ class InlineRequests:
             value, end = _DECODER.raw_decode(self._text, position)
         except json.JSONDecodeError:
             return None
+        except RecursionError as error:
+            raise _not_json("it is nested too deeply") from error
         return None if end == len(self._text) and not isinstance(value, dict | list | str) else (end, value)
 
     def _skip(self, position: int) -> int:

@@ -45,8 +45,8 @@ def check_line(raw: bytes, line: int, *, endpoint: str, model: str | None, setti
     Whether a custom id has been used before is for the caller to know.
     """
     try:
-        entry = json.loads(raw)
-    except ValueError:
+        entry = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict):
         message = "This line is not parseable as valid JSON."
@@ -56,7 +56,7 @@ def check_line(raw: bytes, line: int, *, endpoint: str, model: str | None, setti
         if not entry.get(name):
             message = f"Missing required parameter: '{name}'."
             errors.append(line_error("missing_required_parameter", message, line, name))
-        elif not isinstance(entry[name], dict if name == "body" else str):
+        elif not _has_its_type(name, entry[name]):
             expected = "an object" if name == "body" else "a string"
             message = f"Invalid type for '{name}': expected {expected}."
             errors.append(line_error("invalid_type", message, line, name))
@@ -71,6 +71,13 @@ def check_line(raw: bytes, line: int, *, endpoint: str, model: str | None, setti
     errors.extend(_body_errors(entry["body"], line, model, settings))
     name = entry["body"].get("model")
     return CheckedLine(errors=tuple(errors), custom_id=entry["custom_id"], model=name if isinstance(name, str) else "")
+
+
+def _has_its_type(name: str, value: Any) -> bool:
+    if name == "body":
+        return isinstance(value, dict)
+    # Half of a surrogate pair is no character, and cannot be kept.
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _body_errors(

@@ -26,6 +26,9 @@ from guidance_agent.provider_simulator.wire_errors import ProviderError, error_b
 
 __all__ = ["ItemAnswer", "ItemAnswers", "unanswered_row"]
 
+_MISREAD = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
+"""What reading a body raises whose fields have other types than expected: one item's fault, not the batch's."""
+
 _ERRORS = {
     "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
     "cancelled": ("batch_cancelled", "This request could not be executed because the batch was cancelled."),
@@ -49,7 +52,11 @@ class ItemAnswer:
 
 
 def _row(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+    try:
+        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        # Half of a surrogate pair can be written in JSON and nowhere else.
+        return json.dumps(value).encode() + b"\n"
 
 
 def unanswered_row(batch: Batch, custom_id: str, outcome: Outcome, rng: random.Random) -> bytes:
@@ -115,6 +122,9 @@ class ItemAnswers:
                 answer = self._asked(connection, batch, item, body, adapter, fault, rng)
         except ProviderError as error:
             return ItemAnswer(outcome="failed", row=_failed_row(batch, item, error, rng))
+        except _MISREAD as error:
+            refusal = ProviderError(400, "invalid_request_error", f"Input does not match the expected shape: {error}")
+            return ItemAnswer(outcome="failed", row=_failed_row(batch, item, refusal, rng))
         if fault is not None and fault.kind == "lose":
             return ItemAnswer(
                 outcome="lost", use=answer.use, output=answer.output, reasoning=answer.reasoning, usd=answer.usd

@@ -28,10 +28,7 @@ class BatchStore:
         self.path = path
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="simulator-batches")
         self._connection: sqlite3.Connection | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None
+        self._used = False
 
     async def read(self, job: Callable[[sqlite3.Connection], _T]) -> _T:
         return await self._submit(partial(self._run, job, "BEGIN"))
@@ -40,6 +37,7 @@ class BatchStore:
         return await self._submit(partial(self._run, job, "BEGIN IMMEDIATE"))
 
     async def _submit(self, call: Callable[[], _T]) -> _T:
+        self._used = True
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def _run(self, job: Callable[[sqlite3.Connection], _T], begin: str) -> _T:
@@ -57,7 +55,8 @@ class BatchStore:
 
     async def aclose(self) -> None:
         """Close the database after the jobs that have been submitted."""
-        await self._submit(self._close)
+        if self._used:
+            await self._submit(self._close)
         self._executor.shutdown(wait=False)
 
     def _close(self) -> None:
