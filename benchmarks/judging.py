@@ -43,6 +43,7 @@ from guidance_agent.core.verdicts import VerdictRecords
 __all__ = ["run"]
 
 TURNS, JUDGE_SECONDS, PROBE_SECONDS = 200, 0.02, 0.005
+_SETTLE_SECONDS = 0.1
 
 
 class EndingTurn(Turn):
@@ -119,6 +120,8 @@ async def _measure(database: str, url: str | None, folder: Path) -> list[Row]:
             await _ended(await _begun(journal, clock, 1, "warm"))
             await judging.drain()
             turns = await _begun(journal, clock, TURNS, "turn")
+            # The journal pauses after a commit of many turns, which is not what is measured here.
+            await asyncio.sleep(_SETTLE_SECONDS)
             end = time.perf_counter() + 1.0
             quiet, _, _ = await _probe(journal, clock, "quiet", lambda: time.perf_counter() > end)
             begun = time.perf_counter()

@@ -186,8 +186,10 @@ class Journal:
     async def _commit_batch(self) -> None:
         dirty, self._dirty = self._dirty, {}
         rows, self._rows, self._waiting_rows = self._waiting_rows + self._rows, [], []
-        self._batch_size = len(dirty)
-        await self._commit([(source, source.take()) for source in dirty.values()], rows)
+        batch = [(source, source.take()) for source in dirty.values()]
+        # Turns that end have nothing more to share a commit with.
+        self._batch_size = sum(not write.ends for _, write in batch)
+        await self._commit(batch, rows)
 
     async def _commit(
         self, batch: Sequence[tuple[JournalSource, JournalWrite]], rows: Sequence[tuple[sa.Table, Row]]
