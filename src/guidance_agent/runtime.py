@@ -52,6 +52,10 @@ RuntimeRole = Literal["app", "worker"]
 
 SWEEP_SECONDS = 30.0
 RATING_SECONDS = 30.0
+LAST_FLUSH_SECONDS = 1.0
+"""How long the spans of a process that ends may take to be delivered for its verdicts to be sent at once."""
+
+_LEAST_CLOSE_SECONDS = 0.1
 
 
 class Runtime:
@@ -119,6 +123,7 @@ class Runtime:
         if self._stack is not None:
             raise ConfigurationError("This runtime is already open. Share it, or make another.")
         self.settings = self._given_settings
+        self._flushed_for = 0.0
         async with contextlib.AsyncExitStack() as stack:
             await self._open_tracing(stack)
             await self._open_records(stack)
@@ -173,7 +178,20 @@ class Runtime:
             open_tracing, self.settings, self._environ, version=__version__, find_local=local
         )
         if self.tracing.is_on:
-            stack.push_async_callback(asyncio.to_thread, self.tracing.close)
+            stack.push_async_callback(self._close_tracing)
+
+    async def _close_tracing(self) -> None:
+        from guidance_agent.tracing.tracer import CLOSE_SECONDS
+
+        # The last flush was a part of it: both together take no longer than closing may.
+        await asyncio.to_thread(self.tracing.close, max(_LEAST_CLOSE_SECONDS, CLOSE_SECONDS - self._flushed_for))
+
+    def _last_flush(self) -> bool:
+        began = self.clock.monotonic()
+        try:
+            return self.tracing.flush(LAST_FLUSH_SECONDS)
+        finally:
+            self._flushed_for = self.clock.monotonic() - began
 
     async def _open_records(self, stack: contextlib.AsyncExitStack) -> None:
         from guidance_agent.core.database import Database, database_url
@@ -301,7 +319,7 @@ class Runtime:
         self._background = await stack.enter_async_context(BackgroundWorker(jobs, self.tracing))
 
     async def _annotation_job(self, stack: contextlib.AsyncExitStack) -> BackgroundJob:
-        from guidance_agent.core.annotation_delivery import LAST_FLUSH_SECONDS, LOOK_SECONDS, AnnotationDelivery
+        from guidance_agent.core.annotation_delivery import LOOK_SECONDS, AnnotationDelivery
         from guidance_agent.core.annotations import AnnotationBacklog
         from guidance_agent.core.background import BackgroundJob
         from guidance_agent.core.phoenix_address import phoenix_to_annotate
@@ -329,7 +347,7 @@ class Runtime:
         )
         self.annotations = delivery
         # Runs when nothing judges any more, and before the records are closed.
-        stack.push_async_callback(delivery.last_look, partial(self.tracing.flush, LAST_FLUSH_SECONDS))
+        stack.push_async_callback(delivery.last_look, self._last_flush)
         return BackgroundJob(name="annotations", interval=LOOK_SECONDS, run=deliver)
 
     async def _judging_jobs(self, stack: contextlib.AsyncExitStack) -> list[BackgroundJob]:

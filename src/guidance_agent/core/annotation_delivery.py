@@ -31,20 +31,17 @@ if TYPE_CHECKING:
     from guidance_agent.core.phoenix_address import PhoenixAddress
     from guidance_agent.core.phoenix_rest import Reply
 
-__all__ = ["LAST_FLUSH_SECONDS", "LOOK_SECONDS", "AnnotationDelivery", "Delivered", "Redact"]
+__all__ = ["LOOK_SECONDS", "AnnotationDelivery", "Delivered", "Redact"]
 
 LOOK_SECONDS = 5.0
 """How often it is looked for what another process left, or what is due again."""
-
-LAST_FLUSH_SECONDS = 0.3
-"""How long the spans of a process that ends may take to be delivered for its verdicts to be sent at once."""
 
 LEASE_SECONDS = 60.0
 _BATCH = 100
 _REQUESTS_PER_LOOK = 20
 _SPAN_FIRST, _SPAN_LONGEST = 1.0, 600.0
-_EARLY_ATTEMPTS = 3
-_LAST_SECONDS = 1.0
+_EARLY_ATTEMPTS = 6
+_LAST_SECONDS, _LAST_WAIT = 1.0, 0.1
 _PAUSE_FIRST, _PAUSE_LONGEST = 1.0, 60.0
 _NO_ROUTE_PAUSE = 600.0
 _REJECTED_FIRST, _REJECTED_LONGEST = 60.0, 21_600.0
@@ -138,6 +135,12 @@ class AnnotationDelivery:
                 if await self._backlog.any_due(self._unfinished) and await asyncio.to_thread(flush):
                     async with asyncio.timeout(_LAST_SECONDS):
                         await self._look(early=True)
+                        wait = _LAST_WAIT
+                        while self._unfinished and not self._pauses():
+                            # Spans are stored a moment after they were taken.
+                            await asyncio.sleep(wait)
+                            await self._look(early=True)
+                            wait += _LAST_WAIT
         except TimeoutError:
             return
         except StorageError as error:
