@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from guidance_agent.phoenix import LocalPhoenix
+from tests.integration.phoenix.story import Story, tell
 from tests.phoenix_server import MINUTES, phoenix, phoenix_environment
 
-__all__ = ["phoenix", "phoenix_environment"]
+__all__ = ["phoenix", "phoenix_environment", "story"]
+
+
+@pytest.fixture(scope="session")
+def story(phoenix: LocalPhoenix, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """A consultation that the server has all of; in the project `PROJECT` of its module."""
+    return tell(phoenix.endpoint, tmp_path_factory.mktemp("story"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,11 +34,11 @@ _SESSION = """query ($id: String!) { getProjectSessionById(sessionId: $id) {
 } }"""
 
 
-def until(look: Callable[[], Found | None], what: str, within: float = WITHIN) -> Found:
-    """Return what `look` finds, as soon as it finds something; Phoenix stores what it took a little later."""
+def until(look: Callable[[], Found], is_there: Callable[[Found], bool], what: str, within: float = WITHIN) -> Found:
+    """Return what `look` finds, as soon as it is all there; Phoenix stores what it took a little later."""
     deadline = time.monotonic() + within
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"Phoenix has not shown {what} within {within:g} s"
+    while not is_there(found := look()):
+        assert time.monotonic() < deadline, f"Phoenix has not shown {what} within {within:g} s, but: {found}"
         time.sleep(0.1)
     return found
 
@@ -54,17 +54,21 @@ class Reader:
     def trace(self, trace_id: str, *names: str) -> list[Span]:
         """Return the spans of a trace in the order of their starts, once all of these names are among them."""
 
-        def look() -> list[Span] | None:
-            # Before its first span the project is not there, and to ask for its spans is an error.
-            if self._project not in [project["name"] for project in self._client.projects.list()]:
-                return None
-            found: list[Any] = self._client.spans.get_spans(
-                project_identifier=self._project, trace_ids=[trace_id], limit=1_000, timeout=30
-            )
-            return found if set(names) <= {span["name"] for span in found} else None
+        def found() -> set[str]:
+            return {span["name"] for span in self.spans(trace_id)}
 
-        spans = until(look, f"{', '.join(names)} in trace {trace_id}")
-        return sorted(spans, key=lambda span: str(span["start_time"]))
+        until(found, lambda there: set(names) <= there, f"{', '.join(names)} in trace {trace_id}")
+        return sorted(self.spans(trace_id), key=lambda span: str(span["start_time"]))
+
+    def spans(self, trace_id: str) -> list[Span]:
+        """Return the spans of a trace that are there now."""
+        # Before its first span the project is not there, and to ask for its spans is an error.
+        if self._project not in [project["name"] for project in self._client.projects.list()]:
+            return []
+        found: list[Any] = self._client.spans.get_spans(
+            project_identifier=self._project, trace_ids=[trace_id], limit=1_000, timeout=30
+        )
+        return found
 
     def annotations(self, span_id: str) -> Annotations:
         """Return the annotations of a span, once there is one."""
@@ -75,7 +79,7 @@ class Reader:
             )
             return found
 
-        return until(look, f"an annotation of span {span_id}")
+        return until(look, bool, f"an annotation of span {span_id}")
 
     def graph_span(self, span_id: str) -> dict[str, Any]:
         """Return what the page knows of a span beside its attributes: cost and tokens."""

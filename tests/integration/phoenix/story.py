@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import Sequence
-from importlib import resources
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import sqlalchemy as sa
@@ -19,11 +20,21 @@ from guidance_agent import AdvisorAgent, Completed, CustomerProfile, Runtime, Se
 from guidance_agent.core.schema import turns
 from guidance_agent.provider_simulator import Fault, Script
 
-__all__ = ["CONSULTATION", "CUSTOMER", "PLANTED", "PROJECT", "QUESTIONS", "Story", "Told", "tell", "traced_settings"]
+__all__ = [
+    "BREACH",
+    "NAME",
+    "PLANTED",
+    "PROJECT",
+    "QUESTIONS",
+    "Story",
+    "Told",
+    "delivered",
+    "tell",
+]
 
 PROJECT = "round-trip"
-CONSULTATION = "chat-of-three-turns"
-PLANTED = ("Morwenna", "Trelawney", "AB123456C", "AB 12 34 56 C", "m.trelawney@example.org", "customer-4711-mt")
+NAME = "Morwenna"
+PLANTED = (NAME, "Trelawney", "AB123456C", "AB 12 34 56 C", "m.trelawney@example.org", "customer-4711-mt")
 QUESTIONS = (
     "I am Morwenna Trelawney, National Insurance number AB 12 34 56 C, AB123456C without spaces, and my e-mail is "
     "m.trelawney@example.org. Can I take all of my pension to mend my roof?",
@@ -33,12 +44,18 @@ QUESTIONS = (
 CUSTOMER = CustomerProfile.parse(
     {
         "customer_id": "customer-4711-mt",
-        "first_name": "Morwenna",
+        "first_name": NAME,
         "age": 56,
         "financial_literacy": "low",
         "pensions": [{"kind": "dc", "value_gbp": 38_000}],
     }
 )
+BREACH = (
+    "There are several ways to use a pension pot, and they can be mixed. If I were you, I would take the whole pot out "
+    "now. What is taken beyond the tax-free part counts as income of that tax year."
+)
+"""With a steer in its middle."""
+
 WITHIN = 120.0
 
 
@@ -56,27 +73,28 @@ class Told(NamedTuple):
 
 
 class Story(NamedTuple):
-    """The turns, in their order."""
+    """The turns, in their order, and the consultation that they belong to."""
 
     breach: Told
     second: Told
     left: Told
+    consultation_id: str
 
-
-def traced_settings(folder: Path, **more: Any) -> Settings:
-    """Return settings of an advisor that traces, with an embedded simulator that answers at once."""
-    values: dict[str, Any] = {"data_dir": folder, "simulator": "instant", "tracing": "on", "background": True}
-    return Settings.load(**values | more)
+    @property
+    def turns(self) -> tuple[Told, Told, Told]:
+        return self.breach, self.second, self.left
 
 
 def tell(endpoint: str, folder: Path) -> Story:
-    """Have the consultation, and return once all of it is judged."""
+    """Have the consultation, and return once all of it is judged and Phoenix has the verdicts."""
     with pytest.MonkeyPatch.context() as patch:
         # The fixture that does this for every test comes after the fixtures of a module.
         for name in [name for name in os.environ if name.startswith(("GUIDANCE_", "OTEL_", "PHOENIX_"))]:
             patch.delenv(name)
         patch.setenv("GUIDANCE_TRACING", "on")
-        return asyncio.run(_tell(endpoint, folder))
+        # On a thread of its own, because a test that wants the story may have a loop on this one.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, _tell(endpoint, folder)).result()
 
 
 async def _tell(endpoint: str, folder: Path) -> Story:
@@ -85,26 +103,44 @@ async def _tell(endpoint: str, folder: Path) -> Story:
         Runtime(Settings.load(data_dir=folder, simulator="instant"), environ=environ) as runtime,
         AdvisorAgent(runtime=runtime) as advisor,
     ):
-        breach = resources.files("guidance_agent.cli") / "demonstrations" / "breach.txt"
-        _next_answer(runtime, Script(text=breach.read_text(encoding="utf-8").strip()))
-        first = await _turn(runtime, advisor, QUESTIONS[0])
-        second = await _turn(runtime, advisor, QUESTIONS[1])
-        _next_answer(runtime, Script(chunks=3_000, first_ms=0, interval_ms=10))
-        left = await _turn(runtime, advisor, QUESTIONS[2], leave_after=40)
-        return Story(first, second, left)
+        consultation = f"chat-{secrets.token_hex(4)}"
+        next_answer(runtime, Script(text=BREACH))
+        first = await tell_turn(runtime, advisor, consultation, QUESTIONS[0])
+        second = await tell_turn(runtime, advisor, consultation, QUESTIONS[1])
+        next_answer(runtime, Script(chunks=3_000, first_ms=0, interval_ms=10))
+        left = await tell_turn(runtime, advisor, consultation, QUESTIONS[2], leave_after=40)
+        await delivered(runtime)
+        return Story(first, second, left, consultation)
 
 
-def _next_answer(runtime: Runtime, script: Script) -> None:
+async def delivered(runtime: Runtime) -> None:
+    """Return once everything that is to be said of answers has arrived."""
+    assert runtime.annotations is not None
+    async with asyncio.timeout(WITHIN):
+        while (await runtime.annotations.drain()).waiting:  # noqa: ASYNC110 - Phoenix tells nobody what it has stored
+            await asyncio.sleep(0.2)
+
+
+def next_answer(runtime: Runtime, script: Script) -> None:
+    """Dictate the simulator's next answer."""
     assert runtime.simulator is not None
     model = runtime.model.partition("/")[2]
     runtime.simulator.faults.add(Fault(kind="script", times=1, model=model, script=script))
 
 
-async def _turn(runtime: Runtime, advisor: AdvisorAgent, question: str, *, leave_after: int | None = None) -> Told:
+async def tell_turn(
+    runtime: Runtime,
+    advisor: AdvisorAgent,
+    consultation_id: str,
+    question: str,
+    *,
+    leave_after: int | None = None,
+) -> Told:
+    """Have a turn, left after so many characters, and return once it is judged."""
     pieces: list[str] = []
     completed = None
     customer = CUSTOMER.model_copy(update={"presenting_question": question})
-    async with asyncio.timeout(WITHIN), advisor.consult(customer, consultation_id=CONSULTATION) as turn:
+    async with asyncio.timeout(WITHIN), advisor.consult(customer, consultation_id=consultation_id) as turn:
         async for event in turn:
             if isinstance(event, TextDelta):
                 pieces.append(event.text)
@@ -122,7 +158,7 @@ async def _turn(runtime: Runtime, advisor: AdvisorAgent, question: str, *, leave
         state=turn.state,
         completed=completed,
         **await _ids(runtime, turn.turn_id),
-        passed=None if verdict is None else verdict.passed,
+        passed=None if verdict is None else verdict.verdict["passed"],
     )
 
 
