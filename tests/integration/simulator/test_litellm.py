@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from guidance_agent.provider_simulator import ProviderSimulator
+from guidance_agent.provider_simulator import ProviderSimulator, ProviderSimulatorProcess
+from tests.integration.simulator.batching import jsonl, lines
 from tests.integration.simulator.conftest import Client
 
 
@@ -50,3 +55,40 @@ async def test_litellm_reads_text_and_usage_of_a_stream(
     assert text == own
     assert usage is not None
     assert usage.completion_tokens > 200
+
+
+def test_litellm_completes_a_batch(process: ProviderSimulatorProcess, tmp_path: Path) -> None:
+    # In a process of its own: LiteLLM keeps its clients, and so their sockets, for as long as the process lives.
+    (tmp_path / "in.jsonl").write_bytes(jsonl(lines(3)))
+    program = """
+import json, sys, time
+import litellm
+
+route = {"custom_llm_provider": "openai", "api_base": sys.argv[1] + "/v1", "api_key": "key-litellm"}
+with open(sys.argv[2], "rb") as rows:
+    file = litellm.create_file(file=rows, purpose="batch", **route)
+batch = litellm.create_batch(
+    completion_window="24h",
+    endpoint="/v1/chat/completions",
+    input_file_id=file.id,
+    metadata={"job": "night-1"},
+    **route,
+)
+while batch.status not in ("completed", "failed", "expired"):
+    time.sleep(0.02)
+    batch = litellm.retrieve_batch(batch_id=batch.id, **route)
+rows = litellm.file_content(file_id=batch.output_file_id, **route).text.splitlines()
+found = litellm.list_batches(limit=5, **route).data
+print(json.dumps([sorted(json.loads(row)["custom_id"] for row in rows), [each.metadata for each in found]]))
+"""
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, process.base_url, str(tmp_path / "in.jsonl")],
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [["item-0", "item-1", "item-2"], [{"job": "night-1"}]]

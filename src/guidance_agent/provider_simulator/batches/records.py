@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
@@ -110,9 +111,8 @@ class Batch:
         """The last wave that has begun at `moment`; -1 when none has."""
         if self.starts_at is None or moment < self.starts_at:
             return -1
-        if self.duration <= 0:
-            return WAVES - 1
-        return min(WAVES - 1, int((moment - self.starts_at) / self.duration * WAVES + 1e-9))
+        # Compared with the beginnings themselves: a wave that wakes the clock at its beginning is due then.
+        return bisect_right(range(WAVES), moment, key=self.wave_start) - 1
 
 
 @dataclass(frozen=True, slots=True)
