@@ -81,6 +81,10 @@ def ask(
         history = [{"role": "customer", "content": words}]
         answer = stream_answer(session, printer, who, history, use_reasoning=not no_reasoning)
         show_verdict(session, printer, margin, answer, customer_id=who.customer_id)
+        if margin.notes and answer.turn_id is not None:
+            page = session.submit(session.trace_page(answer.turn_id)).result()
+            if page is not None:
+                margin.note(f"Trace: {page}")
     if answer.error is not None:
         raise answer.error
     if answer.interrupted:

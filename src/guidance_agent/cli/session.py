@@ -90,6 +90,17 @@ class Session:
         """Return what the gate did in a turn; holds what no customer may see."""
         return () if self._runtime is None else await self._runtime.records.gate_actions(turn_id)
 
+    async def trace_page(self, turn_id: str) -> str | None:
+        """Return where Phoenix shows the trace of a turn; None where it does not."""
+        runtime = self._runtime
+        if runtime is None or not runtime.tracing.is_on:
+            return None
+        from guidance_agent.cli.trace_report import find_pages
+        from guidance_agent.core.evidence import read_turn
+
+        recorded = await read_turn(runtime.database, turn_id)
+        return None if recorded is None else (await find_pages(self._settings, recorded)).trace
+
     def submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Run `work` on the session's loop."""
         if self._loop is None:
