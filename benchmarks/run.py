@@ -33,6 +33,7 @@ from benchmarks import (
     retrieval,
     startup,
     stream_tools,
+    tracing,
     vectors,
 )
 
@@ -51,6 +52,7 @@ GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "stream_tools": stream_tools.run,
     "gate": gate.run,
     "judging": judging.run,
+    "tracing": tracing.run,
 }
 NOTES: dict[str, Callable[[], str]] = {"peers": peers.versions, "kills": kills.conditions}
 """What belongs under the tables of a group on its page, besides when and where they were measured."""

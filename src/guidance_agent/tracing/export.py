@@ -35,7 +35,8 @@ __all__ = ["ExportLimits", "ExportThread", "Exported", "Sent", "Sink"]
 
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
 _BATCH_CHARACTERS = 1_000_000
-_PAUSE, _LONGEST_PAUSE = 0.000_5, 0.01
+_WORK, _WORK_OF_SPAN, _LONGEST_PAUSE = 0.002, 0.000_2, 0.01
+"""Seconds: work after which the thread pauses as long, what a span counts besides its texts, the longest pause."""
 _CLOSING_SEND = 1.0
 _TELL_EVERY = 60.0
 _FULL, _STOP = "full", "stop"
@@ -105,6 +106,7 @@ class ExportThread:
     def __init__(self, sink: Sink, preparation: Preparation, limits: ExportLimits | None = None) -> None:
         self._sink = sink
         self._preparation = preparation
+        preparation.breathe = self._breathe
         self._limits = limits or ExportLimits()
         self._queue: deque[Span | _Flush] = deque()
         self._wake: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -121,6 +123,7 @@ class ExportThread:
         self._told_drops, self._told_at = 0, -_TELL_EVERY
         self._refusals: set[str] = set()
         self._retry = _FIRST_RETRY
+        self._worked = 0.0
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
         atexit.register(self._at_exit)
         _exporters.add(self)
@@ -281,20 +284,21 @@ class ExportThread:
                 continue
             self._characters_out += item.size
             characters += item.size
-            began = time.perf_counter()
             try:
                 self._pending.append(self._preparation.prepare(item))
             except Exception as error:
                 self._lost += 1
                 self._tell_fault(error)
-            self._breathe(time.perf_counter() - began)
+            self._breathe(_WORK_OF_SPAN)
         for flush in flushes:
             flush.done.set()
 
     def _breathe(self, worked: float) -> None:
         # Without it the event loop waits for a whole switch interval whenever it wants the interpreter back.
-        if self._closing_until is None and len(self._queue) < self._limits.spans // 2:
-            time.sleep(min(max(_PAUSE, worked), _LONGEST_PAUSE))
+        self._worked += worked
+        if self._worked >= _WORK and self._closing_until is None and len(self._queue) < self._limits.spans // 2:
+            time.sleep(min(self._worked, _LONGEST_PAUSE))
+            self._worked = 0.0
 
     def _send(self, batch: Sequence[FinishedSpan]) -> Sent | None:
         timeout = self._limits.timeout

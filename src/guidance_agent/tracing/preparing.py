@@ -6,7 +6,8 @@ that nothing that was cut in half is taken for something that needs no redaction
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from guidance_agent.tracing import attributes as names
@@ -77,6 +78,8 @@ class FinishedSpan(NamedTuple):
 class Preparation:
     """Makes spans ready. Belongs to one thread.
 
+    `breathe` is called after each piece of work with the seconds that it took, so that others have their turn.
+
     Args:
         redactor: Takes personal data out.
         longest: Characters of one text that leave.
@@ -86,6 +89,7 @@ class Preparation:
     def __init__(self, redactor: Redactor, *, longest: int = LONGEST_VALUE, key: bytes = b"") -> None:
         self._redactor = redactor
         self._key = key
+        self.breathe: Callable[[float], None] = _no_breath
         self._longest = max(1, min(longest, LONGEST_VALUE))
         self._texts = RedactedTexts(self._redacted)
 
@@ -153,7 +157,14 @@ class Preparation:
         return text[: max(0, min(kept, len(text) - MARGIN))] + f" … [cut: {length:,} characters in all]"
 
     def _redacted(self, key: str, value: str, words: tuple[str, ...]) -> str:
-        return self._redactor.redact(key, readable(value), words)
+        began = time.perf_counter()
+        made = self._redactor.redact(key, readable(value), words)
+        self.breathe(time.perf_counter() - began)
+        return made
+
+
+def _no_breath(worked: float) -> None:
+    pass
 
 
 def readable(text: str) -> str:

@@ -7,7 +7,6 @@ every customer of whose own names it holds no word.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -18,9 +17,7 @@ _COST_OF_ENTRY = 200
 _WITH_KEY_UP_TO = 400
 """Shorter values may be personal by the name that they stand under."""
 
-_SHARED_FROM = 2_000
-_PARTS = re.compile(r"[\W_]+")
-
+_SHARED_FROM = 200
 _Place = tuple[str, str, tuple[str, ...]]
 
 
@@ -56,10 +53,11 @@ class RedactedTexts:
             self._first_names.popitem(last=False)
         if first == names:
             return False
+        from guidance_agent.tracing.redaction_names import parts_of
         from guidance_agent.tracing.redaction_views import fold
 
         plain = fold(text).lower()
-        parts = {part for name in names for part in _PARTS.split(fold(name).lower()) if len(part) > 1}
+        parts = {part for name in names for part in (fold(name).lower(), *parts_of(name))}
         return not any(part in plain for part in parts)
 
     def _keep(self, place: _Place, made: str) -> None:
