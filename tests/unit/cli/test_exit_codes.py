@@ -28,7 +28,9 @@ def test_an_error_ends_with_its_exit_status(error: errors.GuidanceAgentError, co
     assert exit_code_of(error) is code
 
 
-@pytest.mark.parametrize("command", [[], ["ask"], ["chat"], ["simulator"], ["phoenix"], ["phoenix", "install"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["ask"], ["chat"], ["simulator"], ["phoenix"], ["phoenix", "install"], ["doctor"]]
+)
 def test_help_shows_options_examples_and_exit_statuses(command: list[str]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
