@@ -167,10 +167,11 @@ class Runtime:
             self.tracing = self._given_tracing or NO_TRACING
             return
         from guidance_agent import __version__
-        from guidance_agent.phoenix.local import local_phoenix
         from guidance_agent.tracing.setup import open_tracing
 
         def local() -> str | None:
+            from guidance_agent.phoenix.local import local_phoenix
+
             server = local_phoenix(self.settings.data_dir)
             return None if server is None else server.endpoint
 
