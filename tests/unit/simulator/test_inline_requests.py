@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guidance_agent.provider_simulator.batches.inline_requests import InlineRequests
@@ -30,6 +30,7 @@ def read(raw: bytes, cuts: list[int]) -> list[Any]:
     return [*found, *reader.feed(raw[start:], last=True)]
 
 
+@settings(max_examples=100, deadline=None)
 @given(
     requests=st.lists(VALUE, max_size=5),
     before=st.dictionaries(TEXT.filter(lambda name: name != "requests"), VALUE, max_size=2),

@@ -19,6 +19,7 @@ MOST_BYTES = 256 * 1024 * 1024
 _SPACE = re.compile(r"[ \t\n\r]*")
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _LONGEST_ID = 64
+_ENDS = frozenset(" \t\n\r,]}")
 _DECODER = json.JSONDecoder()
 
 
@@ -169,7 +170,7 @@ class InlineRequests:
     def _decode(self, position: int) -> tuple[int, Any] | None:
         """The value at `position` and its end; None when it has not arrived in full.
 
-        A number at the very end of what has arrived may go on.
+        A number may go on until something has arrived that ends it.
         """
         try:
             value, end = _DECODER.raw_decode(self._text, position)
@@ -177,7 +178,9 @@ class InlineRequests:
             return None
         except RecursionError as error:
             raise _not_json("it is nested too deeply") from error
-        return None if end == len(self._text) and not isinstance(value, dict | list | str) else (end, value)
+        if not isinstance(value, dict | list | str) and self._text[end : end + 1] not in _ENDS:
+            return None
+        return end, value
 
     def _skip(self, position: int) -> int:
         space = _SPACE.match(self._text, position)
