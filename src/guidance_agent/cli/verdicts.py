@@ -13,7 +13,7 @@ from guidance_agent.cli.session import Session
 
 __all__ = ["WAIT_SECONDS", "show_verdict"]
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 20.0
 
 PENDING = "Judgement pending: the next process that works in the background gives it (guidance-agent worker --once)."
 
