@@ -37,7 +37,7 @@ _FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
 _BATCH_CHARACTERS = 1_000_000
 _WORK, _WORK_OF_SPAN, _LONGEST_PAUSE = 0.002, 0.000_2, 0.01
 """Seconds: work after which the thread pauses as long, what a span counts besides its texts, the longest pause."""
-_CLOSING_SEND = 1.0
+_CLOSING_SEND = 0.75
 _TELL_EVERY = 60.0
 _FULL, _STOP = "full", "stop"
 _logger = logging.getLogger("guidance_agent.tracing")
