@@ -482,5 +482,5 @@ batch_items = sa.Table(
     sa.Column("applied_at", UtcDateTime, nullable=True),
     sa.UniqueConstraint("wire_id"),
     sa.Index("ix_batch_items_batch", "batch_id", "position"),
-    sa.Index("ix_batch_items_job", "job_id", "state"),
+    sa.Index("ix_batch_items_job", "job_id", "position"),
 )

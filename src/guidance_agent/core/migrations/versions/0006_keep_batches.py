@@ -113,7 +113,7 @@ def upgrade() -> None:
     with op.batch_alter_table("batch_items", schema=None) as batch_op:
         batch_op.create_index("ix_batch_items_batch", ["batch_id", "position"], unique=False)
     with op.batch_alter_table("batch_items", schema=None) as batch_op:
-        batch_op.create_index("ix_batch_items_job", ["job_id", "state"], unique=False)
+        batch_op.create_index("ix_batch_items_job", ["job_id", "position"], unique=False)
 
 
 def downgrade() -> None:
