@@ -5,7 +5,8 @@
     │   ├── MissingKeyError
     │   ├── UnknownModelError
     │   ├── MissingExtraError
-    │   └── KnowledgeError
+    │   ├── KnowledgeError
+    │   └── BatchesUnsupportedError
     ├── InputError (ValueError)       what the caller passed cannot be answered
     │   ├── NoQuestionError
     │   ├── CustomerProfileError
@@ -17,7 +18,10 @@
     │   ├── UnknownReviewError
     │   ├── ReviewDecidedError
     │   ├── ReviewClaimedError
-    │   └── PromptTooLongError
+    │   ├── PromptTooLongError
+    │   └── BatchRequestError
+    │       ├── BatchConflictError
+    │       └── UnknownBatchError
     ├── ModelError                    a provider, or the way to it, failed
     │   ├── AuthenticationError
     │   ├── PermissionDeniedError
@@ -39,6 +43,7 @@
     │   └── JournalError
     │       └── LeaseLostError
     ├── GuidanceNotCompliantError     no version of an answer passed its checks
+    ├── BatchTimeoutError             a batch has not ended in the time that was given it
     ├── FileWriteError                a stream's text cannot be written to its file
     ├── PhoenixError                  the local Phoenix server cannot be installed, started or stopped
     │   └── PhoenixNotInstalledError
@@ -58,6 +63,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuthenticationError",
+    "BatchConflictError",
+    "BatchRequestError",
+    "BatchTimeoutError",
+    "BatchesUnsupportedError",
     "ConfigurationError",
     "ContextWindowExceededError",
     "CustomerProfileError",
@@ -99,6 +108,7 @@ __all__ = [
     "TimeoutPhase",
     "TurnEndedError",
     "TurnInProgressError",
+    "UnknownBatchError",
     "UnknownConsultationError",
     "UnknownModelError",
     "UnknownReviewError",
@@ -133,6 +143,10 @@ class MissingExtraError(ConfigurationError):
 
 class KnowledgeError(ConfigurationError):
     """Raised when a knowledge file cannot be read, lacks a field or contradicts itself."""
+
+
+class BatchesUnsupportedError(ConfigurationError):
+    """Raised when no batch API is known for a model's provider."""
 
 
 class InputError(GuidanceAgentError, ValueError):
@@ -181,6 +195,18 @@ class ReviewClaimedError(InputError):
 
 class PromptTooLongError(InputError):
     """Raised when question and conversation do not fit the context window of the model."""
+
+
+class BatchRequestError(InputError):
+    """Raised when requests cannot go into a batch as they are: an id twice, tools to be run, an unknown kind."""
+
+
+class BatchConflictError(BatchRequestError):
+    """Raised when a job key stands for other requests already, or another process prepares the same job."""
+
+
+class UnknownBatchError(BatchRequestError):
+    """Raised when a job or a batch is not in the records."""
 
 
 class ModelError(GuidanceAgentError):
@@ -373,6 +399,10 @@ class GuidanceNotCompliantError(GuidanceAgentError):
         super().__init__(message)
         self.turn_id = turn_id
         self.failed = failed
+
+
+class BatchTimeoutError(GuidanceAgentError, TimeoutError):
+    """Raised when a job has not ended within the time to wait; it goes on, and can be waited for again."""
 
 
 class FileWriteError(GuidanceAgentError):

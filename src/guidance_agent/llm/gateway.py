@@ -20,11 +20,11 @@ from guidance_agent.llm.attempts import try_call
 from guidance_agent.llm.caching import CacheHistory
 from guidance_agent.llm.call_record import CallRecorder, Prices, UsageSink
 from guidance_agent.llm.endpoints import Resolved, qualified_name, resolve, resolve_async
-from guidance_agent.llm.messages import Completion, Delta, ModelCall, ModelRequest, Usage
+from guidance_agent.llm.messages import Completion, Cost, Delta, ModelCall, ModelRequest, Usage
 from guidance_agent.llm.model_stream import ModelStream, StreamCore
 from guidance_agent.llm.pricing import PriceTable
 from guidance_agent.llm.providers.base import CachePlan, ModelTraits
-from guidance_agent.llm.reasoning_filter import ReasoningFilter
+from guidance_agent.llm.reasoning_filter import separated
 from guidance_agent.llm.tokens import estimate_tokens
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, Transport
 from guidance_agent.llm.transports.registry import check_transport, make_transport, transport_name
@@ -204,6 +204,16 @@ class ModelGateway:
         """
         return self._prepared(request, self._resolve(request.model))
 
+    def cost(self, model: str, usage: Usage, *, batch: bool = False) -> Cost | None:
+        """Return what `usage` costs, or None where the model has no price; `await prices_ready()` first.
+
+        Args:
+            model: Name with its provider.
+            usage: The tokens.
+            batch: Whether they went through the provider's batch API.
+        """
+        return self._prices.cost(model, usage, batch=batch)
+
     def traits(self, model: str) -> ModelTraits:
         """Return what `model` can do, once it is known that it can be called.
 
@@ -324,8 +334,5 @@ class ModelGateway:
 
 
 def _separated(raw: RawCompletion) -> tuple[str, str]:
-    tags = ReasoningFilter()
-    pieces = tags.feed(raw.text) + tags.finish(cut_off=raw.finish_reason not in ("stop", "tool_calls"))
-    text = "".join(piece.content for piece in pieces if piece.kind == "text")
-    inner = "".join(piece.content for piece in pieces if piece.kind == "reasoning")
+    text, inner = separated(raw.text, cut_off=raw.finish_reason not in ("stop", "tool_calls"))
     return text, raw.reasoning + inner

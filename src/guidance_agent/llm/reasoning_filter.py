@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple
 
 from guidance_agent.llm.messages import Delta
 
-__all__ = ["MIDLINE_LIMIT", "DeltaFilter", "Piece", "ReasoningFilter"]
+__all__ = ["MIDLINE_LIMIT", "DeltaFilter", "Piece", "ReasoningFilter", "separated"]
 
 MIDLINE_LIMIT = 16_384
 """Characters after an opening tag in the middle of a line that are held for its closing tag."""
@@ -247,3 +247,11 @@ def _may_become_tag(text: str, begin: int) -> bool:
         return False
     name = text[begin + 1 :].lower().removeprefix("/")
     return any(known.startswith(name) for known in _NAMES) or _UNFINISHED_TAG.fullmatch(text, begin) is not None
+
+
+def separated(text: str, *, cut_off: bool) -> tuple[str, str]:
+    """Return the text and the reasoning of a whole answer; `cut_off` says that it did not come to its end."""
+    tags = ReasoningFilter()
+    pieces = tags.feed(text) + tags.finish(cut_off=cut_off)
+    shown = "".join(piece.content for piece in pieces if piece.kind == "text")
+    return shown, "".join(piece.content for piece in pieces if piece.kind == "reasoning")

@@ -31,7 +31,7 @@ from guidance_agent.llm.messages import Completion, FinishReason, Message, Model
 if TYPE_CHECKING:
     from guidance_agent.llm.gateway import ModelGateway
 
-__all__ = ["StructuredCompletion", "answer_schema", "complete", "read_answer"]
+__all__ = ["StructuredCompletion", "answer_schema", "asking_in_words", "complete", "read_answer", "read_object"]
 
 Output = TypeVar("Output", bound=BaseModel)
 
@@ -96,7 +96,7 @@ async def complete(
     limit = request.max_tokens + (thinking_tokens if call.traits.always_thinks else 0)
     asked = replace(request, response_schema=schema if holds_schemas else None, max_tokens=limit)
     if not holds_schemas or request.fallbacks:
-        asked = replace(asked, messages=_asking_in_words(request.messages, schema))
+        asked = replace(asked, messages=asking_in_words(request.messages, schema))
     completion = await gateway.complete(asked)
     return StructuredCompletion(value=read_answer(completion, output), completion=completion)
 
@@ -115,6 +115,27 @@ def read_answer(completion: Completion, output: type[Output]) -> Output:
     Raises:
         StructuredOutputError: it cannot be read, by the rules of the module.
     """
+    text = _read_json(completion)
+    try:
+        return output.model_validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        raise _schema_error(completion, error) from error
+
+
+def read_object(completion: Completion) -> dict[str, Any]:
+    """Return the JSON object that a whole answer is, where its type is not known here.
+
+    Raises:
+        StructuredOutputError: it cannot be read, or is no object.
+    """
+    value: object = json.loads(_read_json(completion))
+    if not isinstance(value, dict):
+        raise _error(completion, "wrong_schema", "is no JSON object")
+    return value
+
+
+def _read_json(completion: Completion) -> str:
+    """Return the JSON text of a whole answer, once it is known that it is one."""
     if completion.finish_reason in _NOT_AN_END:
         kind, what = _NOT_AN_END[completion.finish_reason]
         raise _error(completion, kind, f"{what}")
@@ -122,10 +143,7 @@ def read_answer(completion: Completion, output: type[Output]) -> Output:
     if not text:
         raise _error(completion, "empty", "is empty")
     _check_json(completion, text)
-    try:
-        return output.model_validate_json(text, strict=True, extra="forbid")
-    except ValidationError as error:
-        raise _schema_error(completion, error) from error
+    return text
 
 
 def _check_json(completion: Completion, text: str) -> None:
@@ -203,7 +221,7 @@ def _error(
     )
 
 
-def _asking_in_words(messages: Sequence[Message], schema: Mapping[str, Any]) -> tuple[Message, ...]:
+def asking_in_words(messages: Sequence[Message], schema: Mapping[str, Any]) -> tuple[Message, ...]:
     """Return the messages with the schema after those of the system, where it breaks no cached prefix."""
     place = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
     words = _instruction().replace("{schema}", json.dumps(schema, ensure_ascii=False))
