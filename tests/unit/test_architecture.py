@@ -29,6 +29,7 @@ FLOORS = {
     "guidance_agent.core.phoenix_address": 4,
     "guidance_agent.core.background": 4,
     "guidance_agent.core.batch_processing": 4,
+    "guidance_agent.core.batches": 4,
     "guidance_agent.core.durable": 4,
     "guidance_agent.core.durable_dbos": 4,
     "guidance_agent.core.journal": 4,

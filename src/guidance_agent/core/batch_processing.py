@@ -1,0 +1,429 @@
+"""Batches at the providers' batch price, as durable work: a job is paid for once, and each of its items applied once.
+
+    async with BatchProcessor(database, gateway, kinds=[kind]) as processor:
+        handle = await processor.submit(requests, job_key="reflection-2026-11-21", kind="reflect", model=model)
+        ...
+        await processor.resume()            # later, in whichever process: whatever can be done now
+        async for result in processor.results(handle.job_key): ...
+
+Nothing has to stay up meanwhile. Each call of `resume` takes every batch as far as it goes at this moment; two that run
+at the same time share the batches. `specs/batch.md` draws the states.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+import sqlalchemy as sa
+
+from guidance_agent.core.batches.applying import apply_results, results_of
+from guidance_agent.core.batches.collecting import collect, look
+from guidance_agent.core.batches.leases import BatchLease, LeaseGone, taken
+from guidance_agent.core.batches.online import answer_online, cancel_prepared
+from guidance_agent.core.batches.orphans import settle_orphan
+from guidance_agent.core.batches.preparing import JobPlan, Requests, prepare
+from guidance_agent.core.batches.states import (
+    CRASH_POINTS,
+    OPEN_STATES,
+    BatchHandle,
+    BatchKind,
+    BatchOptions,
+    BatchStatus,
+    CrashPoint,
+    Parts,
+    ProviderBatchStatus,
+    no_crash,
+)
+from guidance_agent.core.batches.statuses import (
+    due_batches,
+    job_keys,
+    next_moment,
+    settle_jobs,
+    status_of,
+)
+from guidance_agent.core.batches.submitting import job_of, submit
+from guidance_agent.core.clock import Clock, SystemClock
+from guidance_agent.core.database import Database
+from guidance_agent.core.loop_thread import LoopThread
+from guidance_agent.core.schema import batch_items, batch_jobs, provider_batches
+from guidance_agent.errors import BatchRequestError, BatchTimeoutError, UnknownBatchError
+from guidance_agent.llm.batch_request import BatchRequest, BatchResult
+from guidance_agent.llm.gateway import ModelGateway
+from guidance_agent.llm.transports.batches.registry import BatchWires
+
+__all__ = [
+    "CRASH_POINTS",
+    "BatchHandle",
+    "BatchKind",
+    "BatchOptions",
+    "BatchProcessor",
+    "BatchRequest",
+    "BatchResult",
+    "BatchStatus",
+    "ProviderBatchStatus",
+    "SyncBatchProcessor",
+]
+
+_KEY = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_PAGE = 500
+TEXT = BatchKind(name="text")
+"""The kind of a job that names none: its results are read, and nothing is done with them."""
+
+
+class BatchProcessor:
+    """Jobs of many requests at providers' batch APIs.
+
+    Args:
+        database: The records; open.
+        gateway: The way to models: keys, addresses, prices, and the bodies of requests.
+        kinds: What items are for. A process can only go on with jobs whose kind it knows.
+        options: Times and sizes.
+        clock: Wall clock and ids; None is the real one.
+        crash: Told of each crash point that is passed; for tests.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        gateway: ModelGateway,
+        *,
+        kinds: Sequence[BatchKind] = (),
+        options: BatchOptions | None = None,
+        clock: Clock | None = None,
+        crash: CrashPoint = no_crash,
+    ) -> None:
+        self._kinds = {kind.name: kind for kind in (TEXT, *kinds)}
+        self._wires = BatchWires()
+        self._parts = Parts(
+            database=database,
+            gateway=gateway,
+            wires=self._wires,
+            kind=self._kind,
+            options=options or BatchOptions(),
+            clock=clock or SystemClock(),
+            crash=crash,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections to providers; jobs go on with the next `resume`, here or elsewhere."""
+        await self._wires.aclose()
+
+    async def release(self) -> None:
+        """Close every connection, the gateway's too; whatever is called next opens new ones, on its own loop."""
+        await self._wires.aclose()
+        await self._parts.gateway.release()
+
+    @property
+    def sync(self) -> SyncBatchProcessor:
+        """The same for code without an event loop: a processor with a loop of its own, for one `with` block."""
+        return SyncBatchProcessor(self)
+
+    async def submit(
+        self,
+        requests: Requests,
+        *,
+        job_key: str | None = None,
+        kind: str = TEXT.name,
+        model: str | None = None,
+        deadline: datetime | None = None,
+        online_after_deadline: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> BatchHandle:
+        """Prepare a job and submit what can be submitted now. The same key with the same requests is the same job.
+
+        Args:
+            requests: What to ask, read as it comes.
+            job_key: 1 to 64 letters, digits and `_.:-`; None makes one. Give one where the caller may be run again.
+            kind: What the items are for; one of the processor's kinds.
+            model: For requests that name none.
+            deadline: When what has no answer is no longer waited for.
+            online_after_deadline: Whether that is then asked online, at the interactive price.
+            metadata: Kept with the job.
+            traceparent: The trace that the job belongs to.
+
+        Raises:
+            BatchRequestError: a request cannot go into a batch; nothing of the job is kept.
+            BatchConflictError: the key stands for other requests, or another process prepares the job right now.
+            ConfigurationError: a model cannot be called as things are set up, or has no batch API.
+        """
+        self._kind(kind)
+        key = job_key or self._parts.clock.new_id("job")
+        if not _KEY.fullmatch(key):
+            raise BatchRequestError(f"The job key {key!r} is none: use 1 to 64 letters, digits, '_', '.', ':' and '-'.")
+        if deadline is not None and deadline.tzinfo is None:
+            raise BatchRequestError(f"The deadline {deadline!r} has no time zone. Give it one.")
+        plan = JobPlan(
+            key=key,
+            kind=kind,
+            model=model,
+            deadline=deadline,
+            online_allowed=online_after_deadline,
+            metadata=metadata or {},
+            traceparent=traceparent,
+        )
+        handle = await prepare(self._parts, requests, plan)
+        await self.resume(key)
+        return handle
+
+    async def resume(self, job_key: str | None = None) -> None:
+        """Take every batch, or those of one job, as far as it goes now. Safe at any time, twice, and at once.
+
+        Raises:
+            BatchRequestError: a job is of a kind that this processor does not know.
+        """
+        seen: set[str] = set()
+        while found := await due_batches(self._parts, job_key, seen):
+            for batch_id in found:
+                seen.add(batch_id)
+                await self._work_on(batch_id)
+        await settle_jobs(self._parts)
+
+    async def status(self, job_key: str) -> BatchStatus:
+        """Return how a job stands, as far as the records know; `resume` asks the provider.
+
+        Raises:
+            UnknownBatchError: there is no such job.
+        """
+        return await status_of(self._parts, job_key)
+
+    async def list(self, *, limit: int = 100) -> Sequence[BatchStatus]:
+        """Return how the newest jobs stand, the newest first."""
+        return [await status_of(self._parts, key) for key in await job_keys(self._parts, limit=limit)]
+
+    async def results(self, job_key: str) -> AsyncIterator[BatchResult]:
+        """Yield the results that are final so far, in the order of the requests, a page of them in memory.
+
+        Raises:
+            UnknownBatchError: there is no such job.
+        """
+        kind = self._kind((await status_of(self._parts, job_key)).kind)
+        after = 0
+        item = batch_items.c
+        # What is collected but not final is put into another round by the transaction that ends its collection.
+        final = sa.or_(item.state == "applied", provider_batches.c.state.in_(("collected", "applied")))
+        while True:
+            which = sa.and_(
+                item.job_id == job_key, item.position > after, item.state.in_(("collected", "applied")), final
+            )
+            page = await results_of(self._parts, kind, which, _PAGE)
+            for _, _, result in page:
+                yield result
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
+
+    async def wait(self, job_key: str, *, timeout: float | None = None) -> BatchStatus:
+        """Work on a job until it has ended, and return how it stands then.
+
+        Args:
+            job_key: The job.
+            timeout: Seconds; None waits for as long as it takes.
+
+        Raises:
+            BatchTimeoutError: it has not ended by then; it can be waited for again.
+            UnknownBatchError: there is no such job.
+        """
+        clock, options = self._parts.clock, self._parts.options
+        until = None if timeout is None else clock.monotonic() + timeout
+        while True:
+            await self.resume(job_key)
+            status = await self.status(job_key)
+            if status.done:
+                return status
+            left = options.poll if until is None else until - clock.monotonic()
+            if left <= 0:
+                raise BatchTimeoutError(
+                    f"The job {job_key!r} has not ended within {timeout:g} s. Wait for it again, or look at its status."
+                )
+            moment = await next_moment(self._parts, job_key)
+            pause = options.poll if moment is None else moment - self._parts.now
+            await asyncio.sleep(max(0.01, min(left, pause, options.poll)))
+
+    async def cancel(self, job_key: str) -> BatchStatus:
+        """Ask for a job to be ended: what has not left stays, what runs is cancelled at the provider.
+
+        What the provider has answered already is collected and paid for.
+
+        Raises:
+            UnknownBatchError: there is no such job.
+        """
+        jobs, batch = batch_jobs.c, provider_batches.c
+        change = sa.update(batch_jobs).where(jobs.id == job_key, jobs.cancelled_at.is_(None), jobs.state != "done")
+        waits = sa.update(provider_batches).where(batch.job_id == job_key, batch.state != "applied")
+
+        def write(connection: sa.Connection) -> None:
+            connection.execute(change.values(cancelled_at=self._parts.clock.now()))
+            connection.execute(waits.values(not_before=0.0))
+
+        await self.status(job_key)
+        await self._parts.database.transaction(write)
+        await self.resume(job_key)
+        return await self.status(job_key)
+
+    async def decide(self, batch_id: str, *, adopt: str | None = None) -> None:
+        """Decide by hand about a batch of which it is not known whether the provider has it.
+
+        Args:
+            batch_id: The batch, as the job's status names it.
+            adopt: The provider's id of the batch that it is; None says that there is none, and has it sent again.
+
+        Raises:
+            UnknownBatchError: there is no such batch, or its submission is not unclear.
+        """
+        async with taken(self._parts, batch_id, ("submitting",), early=True) as lease:
+            if lease is None:
+                raise UnknownBatchError(
+                    f"No batch {batch_id!r} waits for a decision. Look at the status of its job; if another process "
+                    "works on it, try again in a minute."
+                )
+            reason = {"reason": "decided by a person", "needs_person": False, "not_before": 0.0}
+            if adopt is None:
+                await lease.move("submitting", "prepared", **reason)
+            else:
+                now = self._parts.clock.now()
+                await lease.move("submitting", "submitted", provider_batch_id=adopt, submitted_at=now, **reason)
+
+    def _kind(self, name: str) -> BatchKind:
+        kind = self._kinds.get(name)
+        if kind is None:
+            known = ", ".join(sorted(self._kinds))
+            raise BatchRequestError(
+                f"The kind {name!r} is not known here. Pass it to the processor, which has {known}."
+            )
+        return kind
+
+    async def _work_on(self, batch_id: str) -> None:
+        """Take one batch through as many states as it can go through now."""
+        async with taken(self._parts, batch_id, OPEN_STATES) as lease:
+            if lease is None:
+                return
+            try:
+                while await self._step(lease):
+                    pass
+            except LeaseGone:
+                # Another process has it by now, and goes on where the records say.
+                return
+
+    async def _step(self, lease: BatchLease) -> bool:
+        """Do what a batch's state asks for; False where there is nothing more to do now."""
+        parts, state = self._parts, lease.row["state"]
+        if state == "applied":
+            return False
+        job = await job_of(parts, lease)
+        online = lease.row["route"] == "online" or (job.online_due and state == "prepared")
+        if state == "prepared" and job.cancelled:
+            await cancel_prepared(parts, lease, job)
+            return True
+        if state in ("prepared", "submitted") and online:
+            return await answer_online(parts, lease, job)
+        match state:
+            case "prepared":
+                return await submit(parts, lease, job)
+            case "submitting":
+                return await settle_orphan(parts, lease)
+            case "submitted":
+                return await look(parts, lease, job)
+            case "ended":
+                return await collect(parts, lease, job)
+            case _:
+                return await apply_results(parts, lease, job)
+
+
+class SyncBatchProcessor:
+    """A processor for code without an event loop; `with processor.sync as batches: ...`.
+
+    The gateway and the database behind it are used on the loop of the block, and on no other meanwhile.
+    """
+
+    def __init__(self, processor: BatchProcessor) -> None:
+        self._processor = processor
+        self._thread: LoopThread | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = LoopThread()
+        self._thread.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.call(self._processor.release())
+            thread.__exit__(kind, error, trace)
+
+    def submit(
+        self,
+        requests: Requests,
+        *,
+        job_key: str | None = None,
+        kind: str = TEXT.name,
+        model: str | None = None,
+        deadline: datetime | None = None,
+        online_after_deadline: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+    ) -> BatchHandle:
+        """Do what `BatchProcessor.submit` does."""
+        return self._loop.call(
+            self._processor.submit(
+                requests,
+                job_key=job_key,
+                kind=kind,
+                model=model,
+                deadline=deadline,
+                online_after_deadline=online_after_deadline,
+                metadata=metadata,
+                traceparent=traceparent,
+            )
+        )
+
+    def resume(self, job_key: str | None = None) -> None:
+        """Do what `BatchProcessor.resume` does."""
+        self._loop.call(self._processor.resume(job_key))
+
+    def status(self, job_key: str) -> BatchStatus:
+        """Do what `BatchProcessor.status` does."""
+        return self._loop.call(self._processor.status(job_key))
+
+    def list(self, *, limit: int = 100) -> Sequence[BatchStatus]:
+        """Do what `BatchProcessor.list` does."""
+        return self._loop.call(self._processor.list(limit=limit))
+
+    def wait(self, job_key: str, *, timeout: float | None = None) -> BatchStatus:
+        """Do what `BatchProcessor.wait` does."""
+        return self._loop.call(self._processor.wait(job_key, timeout=timeout))
+
+    def cancel(self, job_key: str) -> BatchStatus:
+        """Do what `BatchProcessor.cancel` does."""
+        return self._loop.call(self._processor.cancel(job_key))
+
+    def results(self, job_key: str) -> Iterator[BatchResult]:
+        """Do what `BatchProcessor.results` does."""
+        results = self._processor.results(job_key)
+        while (result := self._loop.call(_next(results))) is not None:
+            yield result
+
+    @property
+    def _loop(self) -> LoopThread:
+        if self._thread is None:
+            raise RuntimeError("The processor is not open. Use it inside `with processor.sync as batches:`.")
+        return self._thread
+
+
+async def _next(results: AsyncIterator[BatchResult]) -> BatchResult | None:
+    return await anext(results, None)

@@ -1,0 +1,102 @@
+"""After the deadline: what no batch has answered is asked interactively, at the interactive price, if that is allowed.
+
+An answer is stored as soon as those that were asked beside it are there. A process that dies in between has paid for
+these, at most `online_at_a_time` of them, and the next one asks them again: no provider takes back a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from guidance_agent.core.batches.answers import KnownItem, values_of
+from guidance_agent.core.batches.bodies import corrected, prepared_call
+from guidance_agent.core.batches.collecting import close_collection, has_schema, store
+from guidance_agent.core.batches.leases import BatchLease
+from guidance_agent.core.batches.states import Parts
+from guidance_agent.core.batches.submitting import Job
+from guidance_agent.core.batches.waiting import put_off
+from guidance_agent.core.schema import batch_items
+from guidance_agent.errors import ConfigurationError, ModelError
+from guidance_agent.llm.batch_request import ItemOutcome, request_from_json
+from guidance_agent.llm.transports.base import RawCompletion
+from guidance_agent.llm.transports.batches.base import ResultRow
+
+__all__ = ["answer_online", "cancel_prepared"]
+
+
+async def answer_online(parts: Parts, lease: BatchLease, job: Job) -> bool:
+    """Ask what is open in a batch online; True where it has moved on."""
+    if lease.row["state"] == "prepared":
+        await lease.move("prepared", "submitted", route="online", submitted_at=parts.clock.now(), reason=None)
+    kind = parts.kind(job.kind)
+    await parts.gateway.prices_ready()
+    try:
+        while items := await _open_items(parts, lease.id):
+            lease.check()
+            rows = await asyncio.gather(*(_asked(parts, item) for item in items))
+            changes = [
+                (item["id"], values_of(parts, kind, _known(item, lease.row["model"]), row, route="online"))
+                for item, row in zip(items, rows, strict=True)
+            ]
+            await store(lease, changes)
+            parts.crash("collecting")
+    except ConfigurationError as error:
+        await put_off(parts, lease, error, before="submitted")
+        return False
+    await lease.move("submitted", "ended", ended_at=parts.clock.now(), needs_person=False)
+    await close_collection(parts, lease, job)
+    parts.crash("collected")
+    return True
+
+
+async def cancel_prepared(parts: Parts, lease: BatchLease, job: Job) -> None:
+    """End a batch that never left: its items are cancelled."""
+    table = batch_items.c
+    change = sa.update(batch_items).where(table.batch_id == lease.id, table.state == "prepared")
+    change = change.values(
+        state="collected",
+        outcome="canceled",
+        error="The job was cancelled before the item was submitted.",
+        collected_at=parts.clock.now(),
+    )
+    values = {"state": "ended", "ended_at": parts.clock.now()}
+    await lease.within(lambda connection: connection.execute(change), values, before="prepared")
+    await close_collection(parts, lease, job)
+
+
+async def _open_items(parts: Parts, batch_id: str) -> list[Mapping[str, Any]]:
+    table = batch_items.c
+    query = (
+        sa.select(table.id, table.custom_id, table.request, table.reason, table.spent_usd, has_schema())
+        .where(table.batch_id == batch_id, table.state == "prepared")
+        .order_by(table.position)
+        .limit(parts.options.online_at_a_time)
+    )
+    return await parts.database.run(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
+
+
+def _known(item: Mapping[str, Any], model: str) -> KnownItem:
+    return KnownItem(item["id"], item["custom_id"], model, item["has_schema"], item["spent_usd"])
+
+
+async def _asked(parts: Parts, item: Mapping[str, Any]) -> ResultRow:
+    request = corrected(request_from_json(item["request"]), item["reason"])
+    call = await prepared_call(parts.gateway, request)
+    try:
+        answer = await parts.gateway.complete(call.request)
+    except ModelError as error:
+        outcome: ItemOutcome = "errored_retryable" if error.retryable else "errored_fatal"
+        return ResultRow(wire_id=None, outcome=outcome, error=str(error), error_type=type(error).__name__)
+    raw = RawCompletion(
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        usage=answer.call.usage,
+        reasoning=answer.reasoning,
+        tool_calls=answer.tool_calls,
+        request_id=answer.call.request_id,
+    )
+    return ResultRow(wire_id=None, answer=raw, simulated=answer.call.simulated)
