@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from guidance_agent.errors import StreamTruncated
 from guidance_agent.tracing import attributes as names
+from guidance_agent.tracing.people import people_of
 from guidance_agent.tracing.span import Outcome, Span, Value
 from guidance_agent.tracing.tracer import NO_TRACING, Current, Tracing
 
@@ -25,16 +26,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.types import CustomerProfile
     from guidance_agent.llm.model_stream import ModelStream
 
-__all__ = ["GateTrace", "TurnTrace", "identity_of", "names_of", "share_turn"]
-
-_SHORTEST_ID = 5
-"""A customer's id that is shorter is too often an ordinary word or number to be looked for in texts."""
-
-
-def names_of(customer: CustomerProfile) -> tuple[str, ...]:
-    """Return what a customer is called, for redaction to look for."""
-    known = (customer.first_name, customer.customer_id if len(customer.customer_id) >= _SHORTEST_ID else None)
-    return tuple(name for name in known if name)
+__all__ = ["GateTrace", "TurnTrace", "identity_of", "share_turn"]
 
 
 def identity_of(tracing: Tracing, customer_id: str, *, turn_id: str, consultation_id: str) -> dict[str, Value]:
@@ -52,7 +44,7 @@ def share_turn(tracing: Tracing, customer: CustomerProfile, *, turn_id: str, con
     """Have the current span, and all below it, say whose turn and which consultation they belong to."""
     if tracing.is_on:
         identity = identity_of(tracing, customer.customer_id, turn_id=turn_id, consultation_id=consultation_id)
-        tracing.current_span.share(identity, names=names_of(customer))
+        tracing.current_span.share(identity, names=people_of(customer.customer_id, dict(customer)))
 
 
 class GateTrace:

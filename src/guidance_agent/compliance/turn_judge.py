@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from guidance_agent.advisor.events import Corrected, Judged, event_to_json
-from guidance_agent.advisor.turn_trace import identity_of, names_of
+from guidance_agent.advisor.turn_trace import identity_of
 from guidance_agent.compliance.validation_trace import note_verdict, trace_corrections, validation
 from guidance_agent.core.types import CustomerProfile, HistoryEntry
 from guidance_agent.core.verdicts import LIVE, NewCorrection, NewVerdict, ReviewCause, VerdictRecords
 from guidance_agent.errors import ConfigurationError, CustomerProfileError, InputError, ModelError
+from guidance_agent.tracing.people import people_of
 from guidance_agent.tracing.tracer import NO_TRACING, Current, Tracing
 
 if TYPE_CHECKING:
@@ -117,11 +118,11 @@ class TurnJudge:
         return None
 
     def _turns_trace(self, text: DeliveredText) -> Current:
-        customer = _customer(text) if self._tracing.is_on else None
         identity = identity_of(
             self._tracing, text.customer_id, turn_id=text.turn_id, consultation_id=text.consultation_id
         )
-        return self._tracing.continued(text.traceparent, identity, names=() if customer is None else names_of(customer))
+        people = people_of(text.customer_id, text.profile)
+        return self._tracing.continued(text.traceparent, identity, names=people)
 
     async def _verdict(self, text: DeliveredText) -> Verdict:
         found = await self._given_before(text)

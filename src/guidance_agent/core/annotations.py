@@ -23,6 +23,7 @@ from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.schema import consultations, span_annotations, turns
 from guidance_agent.core.types import JsonObject
+from guidance_agent.tracing.people import people_of
 from guidance_agent.tracing.span import read_traceparent
 
 __all__ = [
@@ -72,7 +73,7 @@ class DueAnnotation(NamedTuple):
     Attributes:
         version: Tells what was taken from what replaced it meanwhile.
         attempts: How often this version was offered, this time included.
-        names: What the customer is called, to be taken out of the texts.
+        names: Whom redaction looks for in the texts; see `people_of`.
     """
 
     id: str
@@ -249,7 +250,7 @@ class AnnotationBacklog:
             return ()
         until = self._clock.now().timestamp() + lease
         chosen = (
-            sa.select(span_annotations, consultations.c.profile)
+            sa.select(span_annotations, consultations.c.customer_id, consultations.c.profile)
             .join(turns, turns.c.id == span_annotations.c.turn_id)
             .join(consultations, consultations.c.id == turns.c.consultation_id)
             .where(*self._due_now(also))
@@ -299,5 +300,5 @@ class AnnotationBacklog:
 
 def _due(row: JsonObject) -> DueAnnotation:
     values = {name: row[name] for name in DueAnnotation._fields if name not in ("attempts", "names")}
-    name = row["profile"].get("first_name")
-    return DueAnnotation(**values, attempts=row["attempts"] + 1, names=(name,) if isinstance(name, str) else ())
+    people = people_of(row["customer_id"], row["profile"])
+    return DueAnnotation(**values, attempts=row["attempts"] + 1, names=people)

@@ -7,6 +7,7 @@ when the first spans leave and not before; a test holds them against the package
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "embedded_text",
     "input_message",
     "is_of_program",
+    "is_own_key",
     "metadata",
     "output_message",
 ]
@@ -153,9 +155,11 @@ ATTEMPT_FAILED: Final = "attempt_failed"
 ATTEMPT_NUMBER: Final = "guidance.attempt.number"
 ATTEMPT_WAIT: Final = "guidance.attempt.wait_seconds"
 
+OWN_EVENTS: Final = frozenset({ATTEMPT, ATTEMPT_FAILED, EXCEPTION})
+"""Events whose names are the program's own."""
+
 OPERATION_KINDS: Final = {"embedding": "EMBEDDING"}
 """Kinds of the model calls that are not `LLM`, by operation."""
-
 
 OF_CALLERS: Final = frozenset({SESSION_ID, CONSULTATION_ID, TURN_ID, GEN_AI_CONVERSATION_ID})
 """Ids that a caller may have chosen: one that redaction would change is replaced by a pseudonym, which stays apart."""
@@ -205,12 +209,22 @@ _OF_PROGRAM: Final = frozenset(
         RETRIEVAL_TOPICS,
     }
 )
+_FAMILIES: Final = (
+    *("embedding.", "exception.", "gen_ai.", "guidance.", "input.", "llm.", "openinference.", "output."),
+    *("retrieval.", "session.", "user."),
+)
+_WORDS = re.compile(r"[a-z_]+(?:\.(?:[a-z_]+|[0-9]{1,4}))+")
 _PROGRAM_ENDS: Final = (f".{MESSAGE_ROLE}", f".{DOCUMENT_ID}", f".{DOCUMENT_METADATA}")
 
 
 def is_of_program(key: str) -> bool:
     """Return whether what stands under this name are words of the program's own, and never of a person."""
     return key in _OF_PROGRAM or key.endswith(_PROGRAM_ENDS) or key.startswith(CACHE_PART)
+
+
+def is_own_key(key: str) -> bool:
+    """Return whether this is the name of an attribute in one of the families here, and so holds nothing of a person."""
+    return key.startswith(_FAMILIES) and _WORDS.fullmatch(key) is not None
 
 
 def input_message(number: int, field: str) -> str:

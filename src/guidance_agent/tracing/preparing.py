@@ -6,6 +6,8 @@ that nothing that was cut in half is taken for something that needs no redaction
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
@@ -13,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from guidance_agent.tracing import attributes as names
 from guidance_agent.tracing.redacted_texts import RedactedTexts
 from guidance_agent.tracing.redaction_key import pseudonym
-from guidance_agent.tracing.span import LONGEST_KEPT, CutText, Span, SpanContext
+from guidance_agent.tracing.span import LONGEST_KEPT, CutText, Span, SpanContext, SpanEvent
 
 __all__ = ["LONGEST_VALUE", "FinishedEvent", "FinishedSpan", "NoRedaction", "Preparation", "Redactor", "Sendable"]
 
@@ -25,6 +27,9 @@ MARGIN = 256
 LONGEST_VALUE = LONGEST_KEPT - MARGIN
 """Characters of one text that are exported."""
 
+_SHORTEST_NUMBER = 100_000
+"""Smaller numbers are figures, whatever they stand under; a larger one may be an account."""
+
 _LARGEST_INTEGER = 2**63 - 1
 
 
@@ -35,9 +40,10 @@ class Redactor(Protocol):
         """Return a text without what must not leave.
 
         Args:
-            key: Where it stands: the name of an attribute, or `name` or `status` of the span.
+            key: Where it stands: the name of an attribute, `name` for that of a span or an event, `status` for what a
+                status says, `key` for the name of an attribute itself.
             value: The text.
-            names: The customer's own names.
+            names: The customer's own names, and what is told of other people (`people.Told`).
         """
 
 
@@ -106,19 +112,22 @@ class Preparation:
             started=span.started,
             finished=span.started if span.finished is None else span.finished,
             attributes=attributes,
-            events=[
-                FinishedEvent(event.name, event.at, self._all(event.attributes, words)) for event in tuple(span.events)
-            ],
+            events=[self._event(event, words) for event in tuple(span.events)],
             status=span.status,
             message=self._text("status", span.message, words),
             original=span,
         )
 
+    def _event(self, event: SpanEvent, words: tuple[str, ...]) -> FinishedEvent:
+        name = event.name if event.name in names.OWN_EVENTS else self._text("name", event.name, words)
+        return FinishedEvent(name, event.at, self._all(event.attributes, words))
+
     def _all(self, attributes: Mapping[str, object], words: tuple[str, ...]) -> dict[str, Sendable]:
         made: dict[str, Sendable] = {}
         for key, value in tuple(attributes.items()):
             if value is not None:
-                made[key] = self._value(key, value, words)
+                shown = key if names.is_own_key(key) else self._text("key", key, words)
+                made[shown] = self._value(key, value, words)
         return made
 
     def _value(self, key: str, value: object, words: tuple[str, ...]) -> Sendable:
@@ -129,18 +138,29 @@ class Preparation:
         if isinstance(value, bool | float):
             return value
         if isinstance(value, int):
-            return value if -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER else str(value)
+            return self._integer(key, value, words)
         if isinstance(value, bytes | bytearray):
             return self._text(key, bytes(value).decode("utf-8", "replace"), words)
         if isinstance(value, Sequence):
             return self._list(key, value, words)
-        return self._text(key, str(value), words)
+        return self._text(key, _written(value), words)
+
+    def _integer(self, key: str, value: int, words: tuple[str, ...]) -> Sendable:
+        if abs(value) >= _SHORTEST_NUMBER:
+            written = str(value)
+            text = self._text(key, written, words)
+            if text != written or abs(value) > _LARGEST_INTEGER:
+                return text
+        return value
 
     def _list(self, key: str, values: Sequence[object], words: tuple[str, ...]) -> Sendable:
         items = [item for item in values if item is not None]
         kinds = {type(item) for item in items}
-        if kinds == {int} or kinds == {float} or kinds == {bool}:
+        if kinds == {float} or kinds == {bool}:
             return items  # type: ignore[return-value]
+        if kinds == {int}:
+            numbers = [self._integer(key, item, words) for item in items]  # type: ignore[arg-type]
+            return numbers if {type(item) for item in numbers} == {int} else [str(item) for item in numbers]  # type: ignore[return-value]
         return [self._text(key, item if isinstance(item, str) else str(item), words) for item in items]
 
     def _text(self, key: str, value: str, words: tuple[str, ...], *, length: int | None = None) -> str:
@@ -165,6 +185,13 @@ class Preparation:
 
 def _no_breath(worked: float) -> None:
     pass
+
+
+def _written(value: object) -> str:
+    if isinstance(value, Mapping):
+        with contextlib.suppress(TypeError, ValueError):
+            return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)
 
 
 def readable(text: str) -> str:

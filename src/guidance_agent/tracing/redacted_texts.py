@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from guidance_agent.tracing.people import Told
+
 __all__ = ["RedactedTexts"]
 
 _CHARACTERS = 4_000_000
@@ -57,7 +59,8 @@ class RedactedTexts:
         from guidance_agent.tracing.redaction_views import fold
 
         plain = fold(text).lower()
-        parts = {part for name in names for part in (fold(name).lower(), *parts_of(name))}
+        own = (name for name in names if not isinstance(name, Told))
+        parts = {part for name in own for part in (fold(name).lower(), *parts_of(name))}
         return not any(part in plain for part in parts)
 
     def _keep(self, place: _Place, made: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from guidance_agent.errors import ConfigurationError
 from guidance_agent.tracing import redaction_numbers as numbers
@@ -26,10 +26,9 @@ from guidance_agent.tracing.redaction_names import announced_names, given_names,
 from guidance_agent.tracing.redaction_rules import Found, Rule
 from guidance_agent.tracing.redaction_views import Reading, readings
 
-__all__ = ["FAILED", "RULES", "Amounts", "Redactor", "truncate"]
+__all__ = ["FAILED", "RULES", "Amounts", "Redactor"]
 
 Amounts: TypeAlias = Literal["keep", "round", "hide"]
-AttributeValue: TypeAlias = Any
 
 FAILED = "[REDACTION FAILED]"
 """Stands where a text could not be redacted."""
@@ -60,8 +59,9 @@ RULES: Mapping[str, Rule] = {
 
 _WINDOW = 12_288
 _MARGIN = 512
+_LONGEST_VALUE = 400
 _ONE_WORD = re.compile(r"[a-z_.]{0,80}")
-_PROGRAM_PART = re.compile(r"(?:(?:app|llm|input|output|tool|gen_ai|metadata|retrieval|key|tag)[._])+")
+_PROGRAM_PART = re.compile(r"(?:(?:app|guidance|llm|input|output|tool|gen_ai|metadata|retrieval|key|tag)[._])+")
 _PLAIN_KEY = re.compile(r"[a-zA-Z_]+(?:[._][a-zA-Z_]+|\.[0-9]{1,4}(?=\.[a-zA-Z_]|\Z))*")
 _logger = logging.getLogger("guidance_agent.tracing")
 
@@ -89,24 +89,19 @@ class Redactor:
         if amounts != "keep":
             self._rules.append(pound_amounts(amounts))
 
-    def redact(
-        self, text: str, *, known: Sequence[str] = (), learned: Collection[str] = (), limit: int | None = None
-    ) -> str:
+    def redact(self, text: str, *, known: Sequence[str] = (), learned: Collection[str] = ()) -> str:
         """Return the text with marks in place of personal data.
 
         Args:
             text: Prose, JSON, a stack trace: anything.
             known: Names and identifiers of people, found in any case.
             learned: Words of names that were found elsewhere, found where they are capitalised; see `names_in`.
-            limit: Stop after about this many characters of the result; the caller cuts the rest.
         """
         if not known and not learned and _ONE_WORD.fullmatch(text) is not None:
             return text
         windows: list[tuple[list[Reading], int]] = []
         places: list[tuple[int, int, int, Found]] = []
         words = set(learned)
-        # What lies beyond the limit is not redacted because it is not returned.
-        text = text if limit is None else text[: 2 * limit + _WINDOW]
         for low, core, core_end, high in _windows(len(text)):
             layers = list(readings(text[low:high]))
             windows.append((layers, low))
@@ -137,28 +132,6 @@ class Redactor:
                             words |= names_of(list(rule(reading)), reading)
         return frozenset(words)
 
-    def redact_attributes(
-        self,
-        attributes: Mapping[str, AttributeValue],
-        *,
-        known: Sequence[str] = (),
-        learned: Collection[str] = (),
-        limit: int | None = None,
-    ) -> dict[str, AttributeValue]:
-        """Return a copy of span attributes with every text redacted, in sequences and tables too.
-
-        Numbers stay, unless their key says that they are an account, a telephone or the like. Keys stay, unless they
-        hold personal data themselves. A text longer than `limit` is cut after it was redacted.
-        """
-
-        def one(text: str) -> str:
-            return truncate_redacted(self.redact(text, known=known, learned=learned, limit=limit), len(text), limit)
-
-        return {
-            self._key(str(key), known, one): self._value(str(key), value, one, known)
-            for key, value in attributes.items()
-        }
-
     def safely(self, redact: Callable[[str], str], text: str) -> str:
         """Return `redact(text)`, or `FAILED`: what cannot be redacted is not passed on."""
         try:
@@ -167,78 +140,23 @@ class Redactor:
             _logger.warning("A text of %d characters could not be redacted and is left out.", len(text), exc_info=False)
             return FAILED
 
-    def _key(self, key: str, known: Sequence[str], one: Callable[[str], str]) -> str:
-        """Redact a key, and each part of it between dots; keys of programs have no data but names."""
+    def redact_key(self, key: str, *, known: Sequence[str] = (), learned: Collection[str] = ()) -> str:
+        """Return the name of an attribute without personal data; what programs call things has no data but names."""
         if _PLAIN_KEY.fullmatch(key) is not None:
             reading = Reading(key)
             found = known_names(reading, known) if self._known and known else ()
             return _marked(key, list(_placed(found, reading, 0, 0, len(key), 0)))
-        if "@" not in key and (program := _PROGRAM_PART.match(key)) is not None:
-            # A dot before a number would make it the end of another.
-            return program[0] + self.safely(one, key[program.end() :])
-        return self.safely(one, key)
+        # A dot before a number would make it the end of another.
+        program = None if "@" in key else _PROGRAM_PART.match(key)
+        begin = 0 if program is None else program.end()
+        return key[:begin] + self.redact(key[begin:], known=known, learned=learned)
 
-    def _value(
-        self, key: str, value: AttributeValue, one: Callable[[str], str], known: Sequence[str]
-    ) -> AttributeValue:
-        match value:
-            case None | bool():
-                return value
-            case int() | float():
-                return self.mark_for(key, str(value), numeric=True) or value
-            case str():
-                return self.mark_for(key, value) or self.safely(one, value)
-            case bytes() | bytearray() | memoryview():
-                return self._bytes(bytes(value), one)
-            case Mapping():
-                return {
-                    self._key(str(name), known, one): self._value(str(name), below, one, known)
-                    for name, below in value.items()
-                }
-            case Sequence():
-                return tuple(self._value(key, item, one, known) for item in value)
-            case _:
-                return FAILED
-
-    def mark_for(self, key: str, value: str, *, numeric: bool = False) -> str | None:
+    def mark_for(self, key: str, value: str) -> str | None:
         """Return the mark for a whole value whose key says that it is personal, or None."""
         kind = kind_of_key(key) if self._labelled else None
-        if (
-            kind is None
-            or len(value) > 400
-            or (numeric and kind in {"NAME", "PLAIN NAME", "ADDRESS", "EMAIL", "CUSTOMER ID"})
-        ):
-            return None
-        if kind == "CUSTOMER ID" and key == "user.id":
-            return None
-        if not says_something(kind, value):
+        if kind is None or len(value) > _LONGEST_VALUE or not says_something(kind, value):
             return None
         return f"[{'NAME' if kind == 'PLAIN NAME' else kind}]"
-
-    def _bytes(self, value: bytes, one: Callable[[str], str]) -> bytes:
-        try:
-            text = value.decode("utf-8")
-        except UnicodeDecodeError:
-            # Nobody can say what bytes of an unknown kind hold.
-            return f"[{len(value)} BYTES]".encode()
-        redacted = self.safely(one, text)
-        return value if redacted == text else redacted.encode("utf-8", "replace")
-
-
-def truncate(text: str, limit: int) -> str:
-    """Return the text cut to at most `limit` characters, the mark that tells its full length included.
-
-    Redact first: a cut leaves half a number that no rule knows any more.
-    """
-    return truncate_redacted(text, len(text), limit)
-
-
-def truncate_redacted(redacted: str, length: int, limit: int | None) -> str:
-    """Cut what was redacted of a text of `length` characters."""
-    if limit is None or len(redacted) <= limit:
-        return redacted
-    mark = f" [CUT: {length:,} characters in all]"
-    return redacted[: limit - len(mark)] + mark if limit > len(mark) else redacted[: max(0, limit)]
 
 
 def _windows(length: int) -> Iterator[tuple[int, int, int, int]]:

@@ -80,6 +80,7 @@ _SPEAKS = any_word("here speaking calling")
 _AFTER_SPEAKING = re.compile(r"[,.!]|\s*\Z|\s-")
 _SPEAKER = re.compile(rf"(?P<names>{_PART}(?:\s{_PART}){{0,2}})\Z")
 _NOT_A_PERSONS = re.compile(r"provider|scheme|plan|company|employer|firm|product|fund|bank|model|trust|policy")
+_GOES_ON = re.compile(r"[-/]|'\w")
 _AFTER_GREETING = re.compile(r"\s*(?:[,.!:\n]|-\s|\Z)")
 
 
@@ -132,7 +133,7 @@ def _behind(cue: re.Match[str], text: str, lower: str) -> Iterator[Found]:
             end = people[0].end
             # "This is Aviva" announces nobody; "This is Susan calling" does.
             if lower.startswith(("i'm", "im", "i am"), cue.start()):
-                people = [] if text[end : end + 1] in {"'", "-", "/"} else people
+                people = [] if _GOES_ON.match(text, end) is not None else people
             elif re.match(r"\s(?:here|speaking|calling|again)\b", lower[end : end + 10]) is None:
                 people = []
         yield from people

@@ -1,20 +1,33 @@
 """The redaction of our own spans, text by text, as they are made ready in the exporter's thread.
 
 A name that one text of a customer announces ("my wife Susan") is redacted in the texts that follow, so that the answer
-does not say what the question was relieved of. What was learnt is kept by the customer's own names, in memory, for the
-newest thousand of them; a customer without names has nothing learnt, because it would be everybody's.
+does not say what the question was relieved of; so are the people that the profile tells of. What was learnt is kept by
+the customer's own names, in memory, for the newest thousand of them; a customer without names has nothing learnt,
+because it would be everybody's.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
+from guidance_agent.tracing.people import Told
 from guidance_agent.tracing.redaction import Redactor
 
 __all__ = ["SpanRedaction"]
 
 _CUSTOMERS = 1_000
 _WORDS = 64
+_KEY = "key"
+"""Under it come the names of attributes."""
+
 _OWN_WORDS = frozenset({"name", "status"})
 """Keys under which the program's own texts come: a span's name, and what its status says."""
+
+
+@dataclass(slots=True)
+class _Customer:
+    known: tuple[str, ...] = ()
+    learned: dict[str, None] = field(default_factory=dict)
 
 
 class SpanRedaction:
@@ -26,25 +39,32 @@ class SpanRedaction:
 
     def __init__(self, redactor: Redactor | None = None) -> None:
         self._redactor = Redactor() if redactor is None else redactor
-        self._learned: dict[tuple[str, ...], dict[str, None]] = {}
+        self._customers: dict[tuple[str, ...], _Customer] = {}
 
     def redact(self, key: str, value: str, names: tuple[str, ...]) -> str:
         """Return the text of an attribute without personal data; `FAILED` if that cannot be done."""
 
         def redacted(text: str) -> str:
-            learned = self._words_of(names)
-            if learned is not None and len(learned) < _WORDS:
+            customer = self._customer(names)
+            learned = customer.learned
+            if names and len(learned) < _WORDS:
                 learned.update(dict.fromkeys(self._redactor.names_in(text)))
+            if key == _KEY:
+                return self._redactor.redact_key(text, known=customer.known, learned=learned)
             if key not in _OWN_WORDS and (mark := self._redactor.mark_for(key, text)) is not None:
                 return mark
-            return self._redactor.redact(text, known=names, learned=learned or ())
+            return self._redactor.redact(text, known=customer.known, learned=learned)
 
         return self._redactor.safely(redacted, value)
 
-    def _words_of(self, names: tuple[str, ...]) -> dict[str, None] | None:
+    def _customer(self, names: tuple[str, ...]) -> _Customer:
         if not names:
-            return None
-        words = self._learned.setdefault(names, {})
-        while len(self._learned) > _CUSTOMERS:
-            del self._learned[next(iter(self._learned))]
-        return words
+            return _Customer()
+        customer = self._customers.get(names)
+        if customer is None:
+            told = " ".join(name for name in names if isinstance(name, Told))
+            own = (name for name in names if not isinstance(name, Told))
+            customer = self._customers[names] = _Customer((*own, *sorted(self._redactor.names_in(told))))
+            while len(self._customers) > _CUSTOMERS:
+                del self._customers[next(iter(self._customers))]
+        return customer
