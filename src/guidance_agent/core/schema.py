@@ -9,14 +9,10 @@ does not look at lengths and PostgreSQL refuses the row; and what no text column
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 import sqlalchemy as sa
-from sqlalchemy.engine import Dialect
 
-from guidance_agent.core.embedding_column import Embedding
-from guidance_agent.core.text import TextCleaner, is_storable
+from guidance_agent.core.columns import StoredId, StoredText, UtcDateTime, id_column, metadata, vector_columns
+from guidance_agent.core.schema_learning import reflections, rule_events, rule_releases, rules
 
 __all__ = [
     "batch_items",
@@ -30,8 +26,10 @@ __all__ = [
     "metadata",
     "model_calls",
     "provider_batches",
+    "reflections",
     "response_cache",
     "reviews",
+    "rule_events",
     "rule_releases",
     "rules",
     "span_annotations",
@@ -42,80 +40,10 @@ __all__ = [
 ]
 
 
-class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """A moment in UTC; a naive one is refused, because nobody can say what it means."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if not isinstance(value, datetime):
-            raise TypeError(f"what was to be stored is no time: {value!r}")
-        if value.tzinfo is None:
-            raise ValueError(f"a time without a time zone was to be stored: {value!r}")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _storable(text: str | None) -> str | None:
-    if text is None or is_storable(text):
-        return text
-    cleaner = TextCleaner()
-    return cleaner.clean(text) + cleaner.finish()
-
-
-class StoredText(sa.types.TypeDecorator[str]):
-    """Text from outside, of any length: NUL and lone surrogates, which not every database holds, become U+FFFD."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return _storable(value)
-
-
-class StoredId(sa.types.TypeDecorator[str]):
-    """An id of at most 64 characters; one that cannot be stored is not found, where a driver would raise."""
-
-    impl = sa.String(64)
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return _storable(value)
-
-
-def _id(name: str = "id") -> sa.Column[str]:
-    return sa.Column(name, StoredId, primary_key=True)
-
-
-def _vector_columns() -> tuple[sa.Column[Any], ...]:
-    return (
-        sa.Column("embedding", Embedding, nullable=True),
-        sa.Column("embedding_model", StoredText, nullable=True),
-        sa.Column("embedding_dimensions", sa.Integer, nullable=True),
-    )
-
-
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(column_0_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
 consultations = sa.Table(
     "consultations",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("customer_id", sa.String(200), nullable=False),
     sa.Column("advisor_id", StoredText, nullable=False),
     sa.Column("opened_at", UtcDateTime, nullable=False),
@@ -133,7 +61,7 @@ consultations = sa.Table(
 turns = sa.Table(
     "turns",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("consultation_id", sa.ForeignKey("consultations.id"), nullable=False),
     sa.Column("ordinal", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
@@ -192,7 +120,7 @@ gate_actions = sa.Table(
 model_calls = sa.Table(
     "model_calls",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("turn_id", StoredText, nullable=True),
     sa.Column("consultation_id", StoredText, nullable=True),
     sa.Column("operation", StoredText, nullable=False),
@@ -229,7 +157,7 @@ model_calls = sa.Table(
 memories = sa.Table(
     "memories",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("customer_id", sa.String(200), nullable=False),
     sa.Column("consultation_id", StoredId, nullable=False),
     sa.Column("turn_id", StoredId, nullable=False),
@@ -240,7 +168,7 @@ memories = sa.Table(
     sa.Column("importance", sa.Float, nullable=True),
     sa.Column("importance_attempts", sa.Integer, nullable=False, default=0),
     sa.Column("simulated", sa.Boolean, nullable=False),
-    *_vector_columns(),
+    *vector_columns(),
     sa.UniqueConstraint("turn_id", "kind"),
     sa.Index("ix_memories_customer", "customer_id", "created_at"),
     sa.Index("ix_memories_importance", "importance", "importance_attempts"),
@@ -249,35 +177,13 @@ memories = sa.Table(
 cases = sa.Table(
     "cases",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("turn_id", StoredId, nullable=False, unique=True),
     sa.Column("topic", StoredText, nullable=True),
     sa.Column("text", StoredText, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("simulated", sa.Boolean, nullable=False),
-    *_vector_columns(),
-)
-
-rules = sa.Table(
-    "rules",
-    metadata,
-    _id(),
-    sa.Column("text", StoredText, nullable=False),
-    sa.Column("confidence", sa.Float, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("evidence", sa.JSON, nullable=False),
-    sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("simulated", sa.Boolean, nullable=False),
-    *_vector_columns(),
-)
-
-rule_releases = sa.Table(
-    "rule_releases",
-    metadata,
-    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("released_at", UtcDateTime, nullable=False),
-    sa.Column("rule_ids", sa.JSON, nullable=False),
-    sa.Column("note", StoredText, nullable=False, default=""),
+    *vector_columns(),
 )
 
 embedding_cache = sa.Table(
@@ -303,7 +209,7 @@ response_cache = sa.Table(
 verdicts = sa.Table(
     "verdicts",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("turn_id", sa.ForeignKey("turns.id"), nullable=False),
     sa.Column("consultation_id", sa.ForeignKey("consultations.id"), nullable=False),
     sa.Column("text_hash", sa.String(64), nullable=False),
@@ -324,7 +230,7 @@ verdicts = sa.Table(
 corrections = sa.Table(
     "corrections",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("turn_id", sa.ForeignKey("turns.id"), nullable=False),
     sa.Column("verdict_id", sa.ForeignKey("verdicts.id"), nullable=False),
     sa.Column("span_start", sa.Integer, nullable=False),
@@ -340,7 +246,7 @@ corrections = sa.Table(
 reviews = sa.Table(
     "reviews",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("turn_id", sa.ForeignKey("turns.id"), nullable=False),
     sa.Column("verdict_id", sa.ForeignKey("verdicts.id"), nullable=True),
     sa.Column("cause", sa.String(16), nullable=False),
@@ -360,7 +266,7 @@ reviews = sa.Table(
 span_annotations = sa.Table(
     "span_annotations",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("turn_id", sa.ForeignKey("turns.id"), nullable=False),
     sa.Column("verdict_id", sa.ForeignKey("verdicts.id"), nullable=True),
     sa.Column("trace_id", sa.String(32), nullable=False),
@@ -394,7 +300,7 @@ worker_slots = sa.Table(
 batch_jobs = sa.Table(
     "batch_jobs",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("kind", sa.String(64), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
@@ -414,7 +320,7 @@ batch_jobs = sa.Table(
 provider_batches = sa.Table(
     "provider_batches",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("job_id", sa.ForeignKey("batch_jobs.id"), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("round", sa.Integer, nullable=False, default=1),
@@ -455,7 +361,7 @@ provider_batches = sa.Table(
 batch_items = sa.Table(
     "batch_items",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("job_id", sa.ForeignKey("batch_jobs.id"), nullable=False),
     sa.Column("batch_id", sa.ForeignKey("provider_batches.id"), nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
