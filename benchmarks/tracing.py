@@ -16,6 +16,7 @@ import itertools
 import multiprocessing
 import os
 import random
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -37,12 +38,16 @@ from guidance_agent import AdvisorAgent, CustomerProfile, Runtime, Settings
 from guidance_agent.advisor import planning
 from guidance_agent.advisor.turn_trace import GateTrace, TurnTrace
 from guidance_agent.llm.call_trace import CallTrace
+from guidance_agent.phoenix.environment import Environment
+from guidance_agent.phoenix.launch import PhoenixServer
+from guidance_agent.phoenix.ports import choose_ports
 from guidance_agent.provider_simulator import ProviderSimulatorProcess
 from guidance_agent.retrieval import retriever
 from guidance_agent.tracing import Span, Tracing
 from guidance_agent.tracing.export import Exported, ExportThread
 from guidance_agent.tracing.tracer import Current
 from tests.collector import Collector, black_hole, free_port
+from tests.phoenix_server import CACHE
 
 __all__ = ["run"]
 
@@ -52,23 +57,23 @@ SPANS_OF_A_TURN = 4
 """The turn, its search, its notes and its answer."""
 
 AT_ONCE = 32
-KINDS = ("up", "down", "black-holed", "slow")
+KINDS = ("up", "down", "refusing", "black-holed", "slow")
 
 
-def _serve(pipe: Connection, delay: float) -> None:
+def _serve(pipe: Connection, delay: float, status: int) -> None:
     with Collector(keeps=False) as collector:
-        collector.delay = delay
+        collector.delay, collector.status = delay, status
         pipe.send(collector.url)
         while pipe.recv() == "count":
             pipe.send(collector.count)
 
 
 @contextlib.contextmanager
-def _collector(delay: float = 0.0) -> Iterator[tuple[str, Connection]]:
+def _collector(delay: float = 0.0, status: int = 200) -> Iterator[tuple[str, Connection]]:
     """A collector in a process of its own; the pipe tells how many spans it has counted."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, delay), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, delay, status), daemon=True)
     process.start()
     try:
         yield ours.recv(), ours
@@ -90,6 +95,9 @@ def _address(kind: str) -> Iterator[str]:
                 yield url
         case "slow":
             with _collector(delay=1.5) as (url, _):
+                yield url
+        case "refusing":
+            with _collector(status=401) as (url, _):
                 yield url
         case "black-holed":
             with black_hole() as url:
@@ -272,6 +280,52 @@ async def _full_speed(base_url: str, folder: Path, turns: int) -> list[Row]:
     ]
 
 
+def _phoenix(base_url: str, folder: Path, turns: int) -> list[Row]:
+    """Many turns at once before a real Phoenix, on the same machine; nothing where the tests have not installed it."""
+    environment = Environment.of(CACHE)
+    if not environment.state().ready:
+        return []
+    with PhoenixServer(folder / "server", choose_ports(0, 0), environment=environment) as server:
+
+        async def work() -> tuple[Exported, float]:
+            async with _turns(base_url, folder / "data", server.local.endpoint) as traced:
+                began = time.perf_counter()
+                left = iter(range(turns))
+
+                async def some() -> None:
+                    for _ in left:
+                        await traced.one()
+
+                await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+                took = time.perf_counter() - began
+                await asyncio.to_thread(traced.tracing.flush, 300.0)
+                return traced.counts, took
+
+        counts, took = asyncio.run(work())
+        stored = _stored(folder / "server", counts.delivered)
+    told = _row(
+        f"a real Phoenix: spans of {turns:,} turns that it has stored", "spans", stored, f"{counts.delivered:,}"
+    )
+    told["broken"] = stored != counts.delivered
+    return [
+        _row(f"a real Phoenix: {turns:,} turns, {AT_ONCE} at once", "turns/s", turns / took),
+        told,
+        _row("a real Phoenix: spans dropped and counted", "spans", counts.dropped),
+    ]
+
+
+def _stored(folder: Path, expected: int) -> int:
+    """Return how many spans the server has stored, when it is done with what it took."""
+    (path,) = folder.rglob("phoenix.db")
+    until = time.monotonic() + 120.0
+    while True:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            stored = int(database.execute("SELECT count(*) FROM spans").fetchone()[0])
+        if stored >= expected or time.monotonic() > until:
+            return stored
+        time.sleep(0.5)
+
+
 async def _full_queue(base_url: str, folder: Path, turns: int) -> list[Row]:
     with _address("black-holed") as endpoint:
         async with _turns(base_url, folder, endpoint) as traced:
@@ -317,6 +371,7 @@ def run(*, quick: bool = False) -> list[Row]:
         for kind in KINDS:
             rows += asyncio.run(_pairs(url, folder / kind, kind, 40 if quick else 200))
         rows += asyncio.run(_full_speed(url, folder / "speed", 500 if quick else 10_000))
+        rows += _phoenix(url, folder / "phoenix", 200 if quick else 1_000)
         rows += asyncio.run(_full_queue(url, folder / "queue", 100 if quick else 2_500))
     off = _exit_seconds(None, 1 if quick else 5)
     for kind in KINDS:
