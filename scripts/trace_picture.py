@@ -20,12 +20,13 @@ from phoenix.client import Client
 from playwright.async_api import Page, async_playwright
 
 from guidance_agent import AdvisorAgent, GuidanceAgentError, Runtime, Settings, TurnStarted
-from guidance_agent.phoenix import DEFAULT_PROJECT, LocalPhoenix
+from guidance_agent.phoenix import LocalPhoenix
 from guidance_agent.phoenix.environment import Environment
 from guidance_agent.phoenix.launch import PhoenixServer
 from guidance_agent.phoenix.ports import choose_ports
 from guidance_agent.provider_simulator import Fault, Script
 from guidance_agent.testing import load_persona
+from guidance_agent.tracing.setup import DEFAULT_PROJECT
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "phoenix-trace.png"
 WIDTH, HEIGHT = 1_400, 1_220

@@ -170,10 +170,9 @@ class Runtime:
         from guidance_agent.tracing.setup import open_tracing
 
         def local() -> str | None:
-            from guidance_agent.phoenix.local import local_phoenix
+            from guidance_agent.phoenix.local import local_endpoint
 
-            server = local_phoenix(self.settings.data_dir)
-            return None if server is None else server.endpoint
+            return local_endpoint(self.settings.data_dir)
 
         self.tracing = await asyncio.to_thread(
             open_tracing, self.settings, self._environ, version=__version__, find_local=local

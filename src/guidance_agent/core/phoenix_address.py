@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
+
+from guidance_agent.phoenix.pages import page_of
 
 if TYPE_CHECKING:
     from guidance_agent.settings import Settings
@@ -34,11 +37,11 @@ class PhoenixAddress:
 
     def trace_page(self, trace_id: str) -> str:
         """Return the page of a trace, by its id in hexadecimal digits."""
-        return f"{self.place}/redirects/traces/{quote(trace_id, safe='')}"
+        return page_of(self.place, "traces", trace_id)
 
     def span_page(self, span_id: str) -> str:
         """Return the page of a span within its trace, by its id in hexadecimal digits."""
-        return f"{self.place}/redirects/spans/{quote(span_id, safe='')}"
+        return page_of(self.place, "spans", span_id)
 
 
 def find_phoenix(settings: Settings, environ: Mapping[str, str]) -> PhoenixAddress | None:
@@ -49,27 +52,19 @@ def find_phoenix(settings: Settings, environ: Mapping[str, str]) -> PhoenixAddre
     Raises:
         ConfigurationError: an address or a header is malformed; the message names the variable.
     """
-    from guidance_agent.phoenix.local import local_phoenix
-    from guidance_agent.tracing.setup import DEFAULT_ENDPOINT, phoenix_base, request_headers
+    from guidance_agent.phoenix.local import local_endpoint
+    from guidance_agent.tracing.setup import DEFAULT_ENDPOINT, certificate_of, phoenix_base, request_headers
 
-    def local() -> str | None:
-        server = local_phoenix(settings.data_dir)
-        return None if server is None else server.endpoint
-
-    base = phoenix_base(settings, environ, local)
+    base = phoenix_base(settings, environ, partial(local_endpoint, settings.data_dir))
     if base is None and settings.tracing == "on":
         base = DEFAULT_ENDPOINT
     if base is None:
         return None
-    certificates = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
-    return PhoenixAddress(
-        base_url=base,
-        headers=request_headers(environ),
-        certificate=next((path for name in certificates if (path := environ.get(name, "").strip())), None),
-    )
+    return PhoenixAddress(base_url=base, headers=request_headers(environ), certificate=certificate_of(environ))
 
 
 def phoenix_to_annotate(settings: Settings, environ: Mapping[str, str]) -> PhoenixAddress | None:
     """Return where annotations go; None where spans do not go either. Reads files, raises as `find_phoenix`."""
-    is_off = settings.tracing in ("off", "console") or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    return None if is_off else find_phoenix(settings, environ)
+    from guidance_agent.tracing.setup import is_off
+
+    return None if settings.tracing == "console" or is_off(settings, environ) else find_phoenix(settings, environ)

@@ -19,6 +19,7 @@ import aiohttp
 
 from guidance_agent.core.phoenix_address import PhoenixAddress
 from guidance_agent.core.types import JsonObject
+from guidance_agent.llm.transports.failures import retry_after_seconds
 from guidance_agent.llm.transports.http import proxy_for
 
 __all__ = [
@@ -40,6 +41,7 @@ TIMEOUT_SECONDS = 10.0
 _PATH = "/v1/span_annotations"
 _LONGEST_ANSWER = 65_536
 _LONGEST_WORDS = 300
+_LONGEST_WAIT = 3_600.0
 _BUSY = (408, 425, 429)
 
 
@@ -163,7 +165,7 @@ def _read(status: int, headers: Mapping[str, str], body: bytes, wanted: frozense
         case 400 | 413 | 422:
             return Rejected(f"status {status}: {' '.join(said.split())[:_LONGEST_WORDS]}")
     if (status >= 500 and status != 501) or status in _BUSY:
-        return Away(f"status {status}", _seconds(headers.get("retry-after")))
+        return Away(f"status {status}", min(retry_after_seconds(headers) or 0.0, _LONGEST_WAIT))
     return NoRoute(f"answers {status}")
 
 
@@ -173,10 +175,3 @@ def _lists(said: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and isinstance(found.get("data"), list)
-
-
-def _seconds(retry_after: str | None) -> float:
-    try:
-        return min(max(float(retry_after or 0.0), 0.0), 3_600.0)
-    except ValueError:
-        return 0.0

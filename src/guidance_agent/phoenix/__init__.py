@@ -4,6 +4,6 @@ The server and the package cannot share an environment, because what they depend
 has a licence of its own (Elastic License 2.0). Nothing of it is imported here.
 """
 
-from guidance_agent.phoenix.local import DEFAULT_PROJECT, LocalPhoenix, local_phoenix
+from guidance_agent.phoenix.local import LocalPhoenix, local_phoenix
 
-__all__ = ["DEFAULT_PROJECT", "LocalPhoenix", "local_phoenix"]
+__all__ = ["LocalPhoenix", "local_phoenix"]

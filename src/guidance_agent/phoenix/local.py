@@ -12,16 +12,13 @@ import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from guidance_agent.phoenix.pages import page_of
 from guidance_agent.phoenix.processes import process_mark
 
-__all__ = ["DEFAULT_PROJECT", "LocalPhoenix", "local_phoenix", "phoenix_folder", "write_word", "written_word"]
-
-DEFAULT_PROJECT = "guidance-agent"
-"""The project that the package's own traces are in."""
+__all__ = ["LocalPhoenix", "local_endpoint", "local_phoenix", "phoenix_folder", "write_word", "written_word"]
 
 _FILE = "server.json"
 _HOST = "127.0.0.1"
@@ -69,25 +66,21 @@ class LocalPhoenix:
         """Return whether its process still runs."""
         return process_mark(self.pid) == self.mark
 
-    def project_url(self, project: str = DEFAULT_PROJECT) -> str:
+    def project_url(self, project: str) -> str:
         """Return the page of a project, by its name."""
-        return self._page("projects", project)
+        return page_of(self.endpoint, "projects", project)
 
     def trace_url(self, trace_id: str) -> str:
         """Return the page of a trace, by its id in hexadecimal digits."""
-        return self._page("traces", trace_id)
+        return page_of(self.endpoint, "traces", trace_id)
 
     def span_url(self, span_id: str) -> str:
         """Return the page of a span, by its id in hexadecimal digits."""
-        return self._page("spans", span_id)
+        return page_of(self.endpoint, "spans", span_id)
 
     def session_url(self, session_id: str) -> str:
         """Return the page of a session, by the id that its spans carry."""
-        return self._page("sessions", session_id)
-
-    def _page(self, kind: str, name: str) -> str:
-        # Phoenix's own ids are in its pages' addresses; it leads from names and OpenTelemetry's ids to them.
-        return f"{self.endpoint}/redirects/{kind}/{quote(name, safe='')}"
+        return page_of(self.endpoint, "sessions", session_id)
 
 
 def phoenix_folder(data_folder: Path) -> Path:
@@ -102,6 +95,12 @@ def local_phoenix(data_folder: Path) -> LocalPhoenix | None:
     """
     word = written_word(data_folder)
     return word if word is not None and word.alive() else None
+
+
+def local_endpoint(data_folder: Path) -> str | None:
+    """Return the address of the server that was started for this data folder; None when none runs."""
+    server = local_phoenix(data_folder)
+    return None if server is None else server.endpoint
 
 
 def written_word(data_folder: Path) -> LocalPhoenix | None:

@@ -101,7 +101,7 @@ class _Flush(NamedTuple):
 
 
 class ExportThread:
-    """The queue and its thread, which begins with the first span."""
+    """The queue and its thread, which begins with `start`, or with the first span."""
 
     def __init__(self, sink: Sink, preparation: Preparation, limits: ExportLimits | None = None) -> None:
         self._sink = sink
@@ -133,6 +133,21 @@ class ExportThread:
         """What became of the spans so far."""
         waiting = sum(isinstance(item, Span) for item in tuple(self._queue)) + len(self._pending)
         return Exported(self._delivered, waiting, self._dropped, self._refused, self._lost)
+
+    def start(self) -> None:
+        """Start the thread before there is a span, whose end would else wait until it runs."""
+        # Two threads may end the first spans together; neither waits for the other.
+        if not self._runs and self._starting.acquire(blocking=False):
+            try:
+                if not self._runs:
+                    self._thread = threading.Thread(target=self._run, name="guidance-agent tracing", daemon=True)
+                    self._thread.start()
+            finally:
+                self._starting.release()
+
+    @property
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def put(self, span: Span) -> None:
         limits = self._limits
@@ -200,18 +215,8 @@ class ExportThread:
         if self._awake:
             return
         self._awake = True
-        if self._thread is None or not self._thread.is_alive():
-            self._begin()
+        self.start()
         self._wake.put("spans")
-
-    def _begin(self) -> None:
-        # Two threads may end the first spans together; neither waits for the other.
-        if self._starting.acquire(blocking=False):
-            try:
-                self._thread = threading.Thread(target=self._run, name="guidance-agent tracing", daemon=True)
-                self._thread.start()
-            finally:
-                self._starting.release()
 
     # The thread
 

@@ -32,6 +32,8 @@ __all__ = [
     "DEFAULT_ENDPOINT",
     "DEFAULT_PROJECT",
     "FindLocal",
+    "certificate_of",
+    "is_off",
     "open_tracing",
     "phoenix_base",
     "redactor_of",
@@ -68,7 +70,7 @@ def open_tracing(
     Raises:
         ConfigurationError: an address or a limit is malformed; the message names the variable.
     """
-    if settings.tracing == "off" or _is_true(environ, "OTEL_SDK_DISABLED"):
+    if is_off(settings, environ):
         return NO_TRACING
     limits, given = _limits(environ), settings.trace.user_key
     foreign: ForeignTracer | None = None
@@ -85,7 +87,14 @@ def open_tracing(
     longest = _integer(environ, "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT")
     key = load_key(settings.data_dir, None if given is None else given.get_secret_value())
     preparation = Preparation(redactor_of(settings), longest=longest or LONGEST_VALUE, key=key)
-    return Tracing(ExportThread(sink, preparation, limits), user_key=key, foreign=foreign)
+    outlet = ExportThread(sink, preparation, limits)
+    outlet.start()
+    return Tracing(outlet, user_key=key, foreign=foreign)
+
+
+def is_off(settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Return whether tracing is switched off, here or for all of OpenTelemetry."""
+    return settings.tracing == "off" or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def phoenix_base(settings: Settings, environ: Mapping[str, str], find_local: FindLocal | None = None) -> str | None:
@@ -143,7 +152,7 @@ def _endpoint(settings: Settings, environ: Mapping[str, str], find_local: FindLo
         url,
         headers=request_headers(environ),
         compress=compression == "gzip",
-        certificate=_value(environ, "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+        certificate=certificate_of(environ),
         client_certificate=_client_certificate(environ),
     )
 
@@ -208,6 +217,11 @@ def request_headers(environ: Mapping[str, str]) -> dict[str, str]:
                 raise ConfigurationError(f"{variable} holds a value for {name!r} that no header can have.")
             made[name] = value
     return made
+
+
+def certificate_of(environ: Mapping[str, str]) -> str | None:
+    """Return the file of authorities that a collector's certificate is checked with; None is the system's."""
+    return _value(environ, "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
 
 
 def _client_certificate(environ: Mapping[str, str]) -> str | tuple[str, str] | None:
@@ -279,7 +293,3 @@ def _integer(environ: Mapping[str, str], *variables: str) -> int | None:
     if number < 0:
         raise ConfigurationError(f"{variable}={value!r} is no whole number of 0 or more. Correct it, or unset it.")
     return number
-
-
-def _is_true(environ: Mapping[str, str], variable: str) -> bool:
-    return environ.get(variable, "").strip().lower() == "true"

@@ -15,6 +15,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Literal, Protocol, TypeAlias
 
+from guidance_agent.tracing.attributes import LINK_SPAN_ID, LINK_TRACE_ID
 from guidance_agent.tracing.faults import tell_fault
 from guidance_agent.tracing.foreign import ForeignTracer, current_foreign_context
 from guidance_agent.tracing.redaction_key import pseudonym
@@ -73,9 +74,8 @@ class Tracing:
         self._user_key = user_key
         self._foreign = foreign
         self._faulted = False
-        # Not the module's generator: a program that seeds that must not have the same ids in every run.
-        self._random = random.SystemRandom().getrandbits
-        self._ids = random.Random(self._random(256)).getrandbits  # noqa: S311 - ids, not secrets
+        # A generator with a state would give the same ids to every process that is forked, or seeds it.
+        self._ids = random.SystemRandom().getrandbits
 
     def span(
         self,
@@ -106,8 +106,8 @@ class Tracing:
             if link is not None:
                 span.set(
                     {
-                        "guidance.link.trace_id": f"{link.trace_id:032x}",
-                        "guidance.link.span_id": f"{link.span_id:016x}",
+                        LINK_TRACE_ID: f"{link.trace_id:032x}",
+                        LINK_SPAN_ID: f"{link.span_id:016x}",
                     }
                 )
         except Exception as error:

@@ -58,7 +58,7 @@ def test_it_runs_in_the_foreground_until_a_signal_and_takes_the_server_along(
     assert running is not None
     assert line == {
         "endpoint": running.endpoint,
-        "project": running.project_url(),
+        "project": running.project_url("guidance-agent"),
         "traces": running.traces_endpoint,
         "grpc": running.grpc_endpoint,
         "pid": running.pid,
