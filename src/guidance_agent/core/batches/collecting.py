@@ -134,19 +134,19 @@ async def collect(parts: Parts, lease: BatchLease, job: Job) -> bool:
     if await _open_items(parts, lease.id):
         try:
             provider = await provider_of(parts, lease)
-            await _read_results(parts, lease, job, provider)
+            batch = await _read_results(parts, lease, job, provider)
         except (ConfigurationError, ModelError) as error:
             await put_off(parts, lease, error, before="ended")
             return False
         lacking = await _open_items(parts, lease.id)
         tries = lease.row["collections"] + 1
-        if lacking and tries < parts.options.collections:
+        if lacking and batch is not None and batch.results and tries < parts.options.collections:
             wait = parts.now + min(parts.options.retry_after, parts.options.poll)
             reason = f"{lacking} items have no result yet; the results are read again"
             await lease.change({"collections": tries, "not_before": wait, "reason": reason}, before="ended")
             return False
         if lacking:
-            await _give_up(parts, lease, lacking, tries)
+            await _give_up(parts, lease, lacking, "errored_retryable" if batch is None else batch.unanswered)
     await close_collection(parts, lease, job)
     parts.crash("collected")
     return True
@@ -159,19 +159,20 @@ async def _open_items(parts: Parts, batch_id: str) -> int:
     return await parts.database.run(lambda connection: connection.execute(query).scalar_one())
 
 
-async def _give_up(parts: Parts, lease: BatchLease, lacking: int, tries: int) -> None:
-    message = f"The results were read {tries} times and say nothing of it."
+async def _give_up(parts: Parts, lease: BatchLease, lacking: int, outcome: ItemOutcome) -> None:
+    message = "The batch has ended, and its results say nothing of this item."
     notes = {**lease.row["notes"], "without_result": lacking}
-    given_up = _all_open(parts, lease.id, "errored_retryable", message, "no_result")
+    given_up = _all_open(parts, lease.id, outcome, message, "no_result")
     await lease.within(given_up, {"notes": notes}, before="ended")
 
 
-async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Provider) -> None:
+async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Provider) -> ProviderBatch | None:
+    """Store what the results say; returns the batch, None where the provider has it no more."""
     batch = await provider.wire.find(provider.place, lease.row["provider_batch_id"])
     if batch is None:
         gone = _all_open(parts, lease.id, "errored_fatal", _GONE, "batch_gone")
         await lease.within(gone, {"reason": _GONE}, before="ended")
-        return
+        return None
     kind = parts.kind(job.kind)
     await parts.gateway.prices_ready()
     reading = _Reading(parts, lease, kind)
@@ -183,6 +184,7 @@ async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Pro
             rows = []
     await reading.take(rows)
     await lease.change({"notes": {**lease.row["notes"], **reading.notes()}}, before="ended")
+    return batch
 
 
 class _Reading:

@@ -60,6 +60,7 @@ class ProviderBatch:
         total: How many requests it has; None while the provider does not know.
         key: Our own id of it, where the provider keeps one.
         results: Where its results are.
+        unanswered: What became of requests that its results do not name.
         problems: Why it failed as a whole.
     """
 
@@ -69,6 +70,7 @@ class ProviderBatch:
     total: int | None
     key: str | None = None
     results: tuple[str, ...] = ()
+    unanswered: ItemOutcome = "errored_retryable"
     problems: tuple[LineProblem, ...] = ()
 
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import aiohttp
 
 from guidance_agent.errors import ModelError, ProviderUnavailableError, RequestRejectedError
+from guidance_agent.llm.batch_request import ItemOutcome
 from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.llm.transports.batches.base import BatchLimits, BatchPlace, LineProblem, ProviderBatch, ResultRow
 from guidance_agent.llm.transports.batches.http import BatchHttp
@@ -30,6 +31,7 @@ _KEY = "guidance_agent_batch"
 _PAGE = "100"
 _WITHOUT_RESULTS = frozenset({"failed"})
 _ENDED = frozenset({"completed", "expired", "cancelled"})
+_UNANSWERED: Mapping[str, ItemOutcome] = {"expired": "expired", "cancelled": "canceled"}
 
 
 class OpenAIBatches:
@@ -133,6 +135,7 @@ def _batch(place: BatchPlace, made: Mapping[str, Any]) -> ProviderBatch:
             total=total,
             key=metadata.get(_KEY),
             results=tuple(made[name] for name in ("output_file_id", "error_file_id") if made.get(name)),
+            unanswered=_UNANSWERED.get(status, "errored_retryable"),
             problems=tuple(
                 LineProblem(error.get("line"), f"{error.get('message')} ({error.get('code')})") for error in errors
             ),
