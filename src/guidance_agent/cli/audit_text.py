@@ -9,7 +9,7 @@ from typing import Any, Final
 from guidance_agent.cli.terminal_text import moment, on_one_line, plain, wrapped
 from guidance_agent.core.types import JsonObject
 
-__all__ = ["bundle_as_text"]
+__all__ = ["JUDGEMENTS", "bundle_as_text"]
 
 _STATES: Final = {
     "streaming": "still being given, or its process died a moment ago",
@@ -18,7 +18,7 @@ _STATES: Final = {
     "failed": "ended by an error",
     "process_died": "ended when its process died",
 }
-_JUDGEMENTS: Final = {
+JUDGEMENTS: Final = {
     "pending": "waits for its verdict",
     "passed": "passed",
     "failed": "not passed",
@@ -67,7 +67,7 @@ def _turn(bundle: JsonObject) -> Iterator[str]:
     yield f"  Consultation   {plain(turn['consultation_id'])}, turn {turn['ordinal']}"
     yield f"  Began          {moment(turn['started_at'])}"
     yield f"  Ended          {moment(turn['ended_at'])}: {_STATES.get(turn['state'], turn['state'])}"
-    yield f"  Judgement      {_JUDGEMENTS.get(turn['judgement'], turn['judgement'])}"
+    yield f"  Judgement      {JUDGEMENTS.get(turn['judgement'], turn['judgement'])}"
     yield f"  Model          {plain(turn['model'])}"
     if turn["simulated"]:
         yield "  SIMULATED: no language model is behind this answer."

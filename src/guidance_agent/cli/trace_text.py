@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from guidance_agent.cli.audit_text import JUDGEMENTS
 from guidance_agent.cli.figures import money
 from guidance_agent.cli.terminal_text import moment, on_one_line, plain
 from guidance_agent.core.types import JsonObject
@@ -25,13 +26,6 @@ _STATES: Final = {
     "closed_early": "closed early by the customer's side",
     "failed": "failed",
     "process_died": "its process died",
-}
-_JUDGEMENTS: Final = {
-    "pending": "waits for its verdict",
-    "passed": "passed",
-    "failed": "not passed",
-    "unjudged_needs_review": "could not be judged; a person must look",
-    None: "nothing was delivered, so there is nothing to judge",
 }
 _BY: Final = {"person": "a person", "judge": "the judge", "rules": "the rules alone"}
 
@@ -127,7 +121,7 @@ def _turn(turn: JsonObject) -> Iterator[str]:
         yield f"finish reason: {turn['finish_reason']}"
     if turn["error"]:
         yield f"error: {on_one_line(turn['error'], 300)}"
-    yield f"judgement: {_JUDGEMENTS.get(turn['judgement'], turn['judgement'])}"
+    yield f"judgement: {JUDGEMENTS.get(turn['judgement'], turn['judgement'])}"
 
 
 def _call_title(call: JsonObject) -> str:
