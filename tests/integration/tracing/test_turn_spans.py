@@ -22,6 +22,7 @@ from guidance_agent.errors import (
 )
 from guidance_agent.provider_simulator import Fault
 from guidance_agent.tracing.preparing import FinishedSpan
+from guidance_agent.tracing.redaction_spans import SpanRedaction
 from tests.integration.tracing.conftest import WITHIN, OpenTraced, Traced
 
 LONG: dict[str, Any] = {"chunks": 3_000, "first_ms": 0, "interval_ms": 5}
@@ -55,6 +56,17 @@ async def test_a_turn_is_one_trace_with_its_search_notes_and_answer(traced: Trac
     assert root.status is True
     costs = [seconds(span.attributes["guidance.cost.usd"]) for span in (notes, answer)]
     assert root.attributes["guidance.cost.usd"] == pytest.approx(sum(costs))
+
+
+async def test_redaction_is_told_of_the_people_that_the_profile_tells_of(
+    traced: Traced, janet: CustomerProfile
+) -> None:
+    customer = janet.model_copy(update={"partner": "married to Ottoline"})
+    await whole(traced.advisor, customer)
+    redaction, text = SpanRedaction(), "ottoline could wait"
+    for named in (await traced.spans()).values():
+        for span in named:
+            assert redaction.redact("input.value", text, span.original.names) == "[NAME] could wait"
 
 
 async def test_session_and_user_are_on_every_span_and_the_customer_is_on_none(

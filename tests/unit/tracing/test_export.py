@@ -334,3 +334,4 @@ def test_a_forked_process_sends_its_own_spans_and_not_its_parents() -> None:
         os.waitpid(child, 0)
         assert tracing.flush(WITHIN)
         assert sorted(span.attributes.get("of", "parent") for span in collector.spans) == ["child"] * 2 + ["parent"] * 3
+        assert len({span.span_id for span in collector.spans}) == 5

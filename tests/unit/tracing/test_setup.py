@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,13 @@ def url_of(tracing: Tracing) -> str:
 def test_without_a_collector_nothing_is_traced(opened: Any, tracing: str, tmp_path: Path) -> None:
     assert opened(tracing=tracing) is NO_TRACING
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_span_waits_for_the_exporters_thread_to_begin(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracing = opened(tracing="console")
+    monkeypatch.setattr(threading.Thread, "start", None)
+    tracing.span("turn", "AGENT").end()
+    assert tracing.flush(10.0)
 
 
 def test_off_is_off_whatever_else_is_set(opened: Any) -> None:
