@@ -22,6 +22,7 @@ from guidance_agent.errors import ConfigurationError
 
 __all__ = [
     "OPERATIONS",
+    "Amounts",
     "GateSettings",
     "OperationSettings",
     "ProviderSettings",
@@ -37,6 +38,8 @@ __all__ = [
 
 SimulatorMode = Literal["realistic", "instant"]
 TracingMode = Literal["auto", "on", "off", "console"]
+Amounts = Literal["keep", "round", "hide"]
+"""What redaction does about sums of money."""
 
 OPERATIONS = ("completion", "doctor", "embedding", "gate", "guidance", "importance", "judge", "reasoning", "refinement")
 """What the package asks models for; each may have settings of its own under `operations`."""
@@ -153,7 +156,7 @@ class TraceSettings(_Section):
     """Phoenix project; None is `PHOENIX_PROJECT_NAME`, or `guidance-agent`."""
     redact: bool = True
     """Whether personal data is taken out of what leaves the process; only for trusted systems to be switched off."""
-    amounts: Literal["keep", "round", "hide"] = "keep"
+    amounts: Amounts = "keep"
     """What redaction does about amounts of money."""
     user_key: SecretStr | None = None
     """Key of the hash that stands for a customer's id; None is one that the data folder keeps."""

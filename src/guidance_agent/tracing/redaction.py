@@ -14,9 +14,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Literal, TypeAlias
 
 from guidance_agent.errors import ConfigurationError
+from guidance_agent.settings import Amounts
 from guidance_agent.tracing import redaction_numbers as numbers
 from guidance_agent.tracing.redaction_addresses import addresses
 from guidance_agent.tracing.redaction_amounts import amounts as pound_amounts
@@ -26,9 +26,8 @@ from guidance_agent.tracing.redaction_names import announced_names, given_names,
 from guidance_agent.tracing.redaction_rules import Found, Rule
 from guidance_agent.tracing.redaction_views import Reading, readings
 
-__all__ = ["FAILED", "RULES", "Amounts", "Redactor"]
+__all__ = ["FAILED", "RULES", "Redactor"]
 
-Amounts: TypeAlias = Literal["keep", "round", "hide"]
 
 FAILED = "[REDACTION FAILED]"
 """Stands where a text could not be redacted."""

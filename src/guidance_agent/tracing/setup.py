@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from guidance_agent.errors import ConfigurationError
-from guidance_agent.settings import Settings
+from guidance_agent.settings import Amounts, Settings
 from guidance_agent.tracing import attributes as names
 from guidance_agent.tracing.export import ExportLimits, ExportThread, Sink
 from guidance_agent.tracing.foreign import ForeignTracer, application_provider
@@ -259,7 +259,7 @@ def redactor_of(settings: Settings) -> Redactor:
 class _Redaction:
     """The redaction of the package, read when the first text leaves: its rules take longer to load than all else."""
 
-    def __init__(self, amounts: Literal["keep", "round", "hide"]) -> None:
+    def __init__(self, amounts: Amounts) -> None:
         self._amounts = amounts
         self._made: Redactor | None = None
 

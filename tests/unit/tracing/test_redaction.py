@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guidance_agent.errors import ConfigurationError
-from guidance_agent.tracing import redaction
+from guidance_agent.settings import Amounts
 from guidance_agent.tracing.redaction import Redactor
 from tests.personal_data.corpus import planted
 
@@ -132,7 +132,7 @@ def test_redacting_twice_changes_nothing_more(planted_text: object) -> None:
         ("hide", 'I have [AMOUNT] and [AMOUNT], {"value_gbp": [AMOUNT]}'),
     ],
 )
-def test_amounts_are_kept_rounded_or_hidden(how: redaction.Amounts, marked: str) -> None:
+def test_amounts_are_kept_rounded_or_hidden(how: Amounts, marked: str) -> None:
     assert Redactor(amounts=how).redact('I have £38,420 and 210k, {"value_gbp": 38420}') == marked
 
 
