@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from guidance_agent.tracing import redaction
 from guidance_agent.tracing.memory import tracing_in_memory
 from guidance_agent.tracing.people import Told, people_of
 from guidance_agent.tracing.preparing import FinishedSpan, Preparation
-from guidance_agent.tracing.redaction import FAILED, Redactor
+from guidance_agent.tracing.redaction import FAILED
 from guidance_agent.tracing.redaction_spans import SpanRedaction
 
 JANET = {"first_name": "Janet", "partner": "married to Ottoline", "dependants": "Tom and Emily", "location": "England"}
@@ -92,5 +93,5 @@ def test_what_cannot_be_redacted_is_never_passed_on(monkeypatch: pytest.MonkeyPa
     def broken(*_: object, **__: object) -> str:
         raise RuntimeError("call 07700 900123")
 
-    monkeypatch.setattr(Redactor, "redact", broken)
+    monkeypatch.setattr(redaction, "readings", broken)
     assert SpanRedaction().redact("input.value", "call 07700 900123", ()) == FAILED
