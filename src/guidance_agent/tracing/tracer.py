@@ -161,10 +161,6 @@ class Tracing:
         """The current span; `NO_SPAN` where there is none."""
         return _current.get()
 
-    def remote(self, traceparent: str | None) -> SpanContext | None:
-        """Return the place that a stored traceparent names, to be used as a parent; None if there is none."""
-        return read_traceparent(traceparent)
-
     def user_id(self, customer_id: str) -> str:
         """Return what stands for a customer in spans: the same for the same customer and key."""
         return pseudonym(customer_id, self._user_key)
@@ -300,9 +296,6 @@ class NoTracing(Tracing):
         self, traceparent: str | None, attributes: Attributes | None = None, *, names: Sequence[str] = ()
     ) -> Current:
         return _NOT_CURRENT
-
-    def remote(self, traceparent: str | None) -> SpanContext | None:
-        return None
 
     def user_id(self, customer_id: str) -> str:
         return ""
