@@ -29,10 +29,11 @@ ON_BOTH = (
     "integration/advisor",
     "integration/attacks",
     "integration/retrieval",
+    "integration/learning",
     "unit/core/test_memory.py",
     "unit/advisor/test_consultations.py",
 )
-WIRED = ("integration/advisor", "integration/attacks")
+WIRED = ("integration/advisor", "integration/attacks", "integration/learning")
 ON_ONE_WORKER = ("tests/integration/phoenix/",)
 """Folders whose tests share a server that takes long to start."""
 DATABASES = ("sqlite", "postgresql")

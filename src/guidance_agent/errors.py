@@ -18,6 +18,8 @@
     │   ├── UnknownReviewError
     │   ├── ReviewDecidedError
     │   ├── ReviewClaimedError
+    │   ├── UnknownRuleError
+    │   ├── RuleChangeError
     │   ├── PromptTooLongError
     │   └── BatchRequestError
     │       ├── BatchConflictError
@@ -100,6 +102,7 @@ __all__ = [
     "RequestRejectedError",
     "ReviewClaimedError",
     "ReviewDecidedError",
+    "RuleChangeError",
     "SchemaVersionError",
     "StorageError",
     "StreamTruncated",
@@ -112,6 +115,7 @@ __all__ = [
     "UnknownConsultationError",
     "UnknownModelError",
     "UnknownReviewError",
+    "UnknownRuleError",
     "UnknownTurnError",
 ]
 
@@ -191,6 +195,14 @@ class ReviewDecidedError(InputError):
 
 class ReviewClaimedError(InputError):
     """Raised when somebody else has claimed a review."""
+
+
+class UnknownRuleError(InputError):
+    """Raised when a learned rule, or a release of rules, is not in the records."""
+
+
+class RuleChangeError(InputError):
+    """Raised when a rule cannot be changed as asked: it is retired, or the rules were released meanwhile."""
 
 
 class PromptTooLongError(InputError):

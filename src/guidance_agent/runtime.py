@@ -39,9 +39,12 @@ if TYPE_CHECKING:
     from guidance_agent.core.types import JsonObject
     from guidance_agent.core.verdicts import VerdictRecords
     from guidance_agent.knowledge.loader import Knowledge
+    from guidance_agent.learning.learner import Learner
+    from guidance_agent.learning.rules import RulesBase
     from guidance_agent.llm.gateway import ModelGateway
     from guidance_agent.llm.response_cache import ResponseCache
     from guidance_agent.provider_simulator import ProviderSimulator
+    from guidance_agent.retrieval.embeddings import Embedder
     from guidance_agent.retrieval.retriever import Retriever
     from guidance_agent.tracing.tracer import Tracing
 
@@ -52,6 +55,8 @@ RuntimeRole = Literal["app", "worker"]
 
 SWEEP_SECONDS = 30.0
 RATING_SECONDS = 30.0
+RELEASE_SECONDS = 30.0
+"""How old the released rules of a running process may be."""
 LAST_FLUSH_SECONDS = 1.0
 """How long the spans of a process that ends may take to be delivered for its verdicts to be sent at once."""
 
@@ -91,6 +96,7 @@ class Runtime:
     validator: GuidanceValidator
     sentence_judge: SentenceJudge | None
     tracing: Tracing
+    _embedder: Embedder
 
     def __init__(
         self,
@@ -128,6 +134,7 @@ class Runtime:
             await self._open_tracing(stack)
             await self._open_records(stack)
             await self._open_models(stack)
+            await self.reload_rules()
             await self._open_knowledge(stack)
             await self._open_judges()
             await self._open_background(stack)
@@ -148,6 +155,24 @@ class Runtime:
 
         wanted = self.settings.response_cache
         return ResponseCacheTable(self.database, self.clock, ttl=wanted.ttl, max_entries=wanted.max_entries)
+
+    async def reload_rules(self) -> None:
+        """Take up the rules of the latest release; whatever else happens to rules leaves the prompts as they are."""
+        from guidance_agent.learning.released import released_rules
+
+        self.rules = await released_rules(self.database, include_simulated=self.simulated)
+
+    def rules_base(self) -> RulesBase:
+        """Return the learned rules, to list, release, roll back and report on."""
+        from guidance_agent.learning.rules import RulesBase
+
+        return RulesBase(self.database, self.clock, self.knowledge, self._embedder, include_simulated=self.simulated)
+
+    def learner(self) -> Learner:
+        """Return what reflects on failures, with the model that judges and not with the one that writes."""
+        from guidance_agent.learning.learner import Learner
+
+        return Learner(self.database, self.clock, self.gateway, self.validator.model, self.rules_base())
 
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:
@@ -262,7 +287,7 @@ class Runtime:
         from guidance_agent.compliance.gatekeeper import Gatekeeper
         from guidance_agent.core.memory import MemoryStream
         from guidance_agent.knowledge.loader import load_knowledge
-        from guidance_agent.retrieval.embeddings import CachedEmbedder, Embedder, HashedEmbedder, ProviderEmbedder
+        from guidance_agent.retrieval.embeddings import CachedEmbedder, HashedEmbedder, ProviderEmbedder
         from guidance_agent.retrieval.retriever import Retriever
 
         self.knowledge = await asyncio.to_thread(load_knowledge, self.settings.knowledge_dir)
@@ -276,6 +301,7 @@ class Runtime:
             provider = ProviderEmbedder(self.gateway, self.settings.embedding_model)
             origin = partial(self.gateway.address, self.settings.embedding_model)
             embedder = CachedEmbedder(provider, self.database, self.clock, origin=origin)
+        self._embedder = embedder
         self.memory = MemoryStream(self.database, self.clock, embedder)
         self.retriever = Retriever(
             self.knowledge,
@@ -312,6 +338,7 @@ class Runtime:
             await self._annotation_job(stack),
             *await self._judging_jobs(stack),
             BackgroundJob(name="sweep", interval=SWEEP_SECONDS, run=self.close_dead_turns, at_start=True, wakes=False),
+            BackgroundJob(name="rules", interval=RELEASE_SECONDS, run=self.reload_rules, wakes=False),
             BackgroundJob(name="recency", interval=RATING_SECONDS, run=self._touch_memories),
             BackgroundJob(name="importance", interval=RATING_SECONDS, run=rater.run),
             BackgroundJob(name="embeddings", interval=RATING_SECONDS, run=self.memory.embed_pending),

@@ -41,7 +41,22 @@ TracingMode = Literal["auto", "on", "off", "console"]
 Amounts = Literal["keep", "round", "hide"]
 """What redaction does about sums of money."""
 
-OPERATIONS = ("completion", "doctor", "embedding", "gate", "guidance", "importance", "judge", "reasoning", "refinement")
+OPERATIONS = (
+    "check_set",
+    "completion",
+    "doctor",
+    "embedding",
+    "gate",
+    "guidance",
+    "importance",
+    "judge",
+    "principle_refinement",
+    "principle_validation",
+    "reasoning",
+    "refinement",
+    "reflection",
+    "rule_value",
+)
 """What the package asks models for; each may have settings of its own under `operations`."""
 
 

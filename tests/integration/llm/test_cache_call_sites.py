@@ -17,6 +17,14 @@ import pytest_asyncio
 from guidance_agent import AdvisorAgent, CustomerProfile, Runtime
 from guidance_agent.advisor.importance import rate_importance
 from guidance_agent.cli.checks.services import check_online
+from guidance_agent.learning.check_set import CheckCase, ModelCheckSet
+from guidance_agent.learning.failures import Failure
+from guidance_agent.learning.reflection import (
+    judge_rule_value,
+    refine_principle,
+    reflect_on_failure,
+    validate_principle,
+)
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
@@ -78,6 +86,24 @@ async def _a_sentence(run: Run) -> None:
     assert opinion == "permitted"
 
 
+async def _four_steps(run: Run) -> None:
+    failure = Failure(
+        turn_id="t", consultation_id="c", verdict_id=None, source="verdict", question="Shall I?", text="Go ahead."
+    )
+    gateway, model = run.runtime.gateway, run.runtime.validator.model
+    reflection = (await reflect_on_failure(gateway, model, failure)).value
+    validation = (await validate_principle(gateway, model, failure, reflection)).value
+    refinement = (await refine_principle(gateway, model, failure, reflection, validation)).value
+    await judge_rule_value(gateway, model, failure, refinement, reflection, validation, rules=[])
+
+
+async def _a_check_set(run: Run) -> None:
+    runtime = run.runtime
+    case = CheckCase(name="definition", question="What does crystallised mean?")
+    questions = ModelCheckSet(runtime.gateway, runtime.model, runtime.knowledge, runtime.clock, cases=[case])
+    assert (await questions.run(runtime.rules)).failed == ()
+
+
 async def _the_doctor(run: Run) -> None:
     check = await check_online(run.runtime.settings)
     assert check.status == "ok"
@@ -100,6 +126,8 @@ PROOFS: Mapping[str, Proof] = {
     "llm/structured.py complete complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/validator.py GuidanceValidator.validate complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/sentence_judge.py SentenceJudge.ask complete": Proof(_a_sentence, "gate", cached=True),
+    "learning/reflection.py ReflectionStep.ask complete": Proof(_four_steps, "reflection", cached=True),
+    "learning/check_set.py ModelCheckSet._checked complete": Proof(_a_check_set, "check_set", cached=True),
     "cli/checks/services.py check_online complete": Proof(_the_doctor, "doctor", cached=False),
 }
 

@@ -1,0 +1,157 @@
+"""Failures worth reflecting on: answers that failed and stand failed, each of them once.
+
+A turn is one where its verdict stands failed and a person has upheld it, or had a day to look and did not; where a
+consultation has the outcome `failed` without such a turn, its last answer is. A turn about which there is a reflection
+that has ended is none any more. Answers that nobody was shown are none: they were stopped in time.
+
+What a simulator answered teaches nothing about customers, and is left out unless the records hold nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import sqlalchemy as sa
+
+from guidance_agent.compliance.verdict import CheckResult, Verdict
+from guidance_agent.core.clock import Clock
+from guidance_agent.core.database import Database
+from guidance_agent.core.delivered_text import delivered_text
+from guidance_agent.core.schema import consultations, reflections, reviews, turns
+from guidance_agent.core.types import JsonObject
+from guidance_agent.core.verdicts import VerdictRecords
+
+__all__ = ["REVIEW_TIME", "Failure", "FailureRecords", "FailureSource"]
+
+FailureSource = Literal["verdict", "review", "outcome"]
+
+REVIEW_TIME = timedelta(hours=24)
+"""How long a person may look at a failed verdict before it counts as upheld."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An answer that failed, with everything that a reflection on it needs to know.
+
+    Attributes:
+        checks: The checks that failed; none where only the consultation's outcome says so.
+        reason: What a person wrote about it, a reviewer or whoever recorded the outcome.
+        names: Names of the customer, which nothing that is learned may hold.
+    """
+
+    turn_id: str
+    consultation_id: str
+    verdict_id: str | None
+    source: FailureSource
+    question: str
+    text: str
+    checks: tuple[CheckResult, ...] = ()
+    reason: str | None = None
+    names: tuple[str, ...] = ()
+    simulated: bool = False
+
+
+class FailureRecords:
+    """Finds failures in the records. Raises `DatabaseUnavailableError` when the database cannot be used."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._verdicts = VerdictRecords(database, clock)
+
+    async def is_all_simulated(self) -> bool:
+        """Whether no consultation in the records was held with a real model."""
+        real = sa.select(consultations.c.id).where(consultations.c.simulated.is_(False)).limit(1)
+        real_turn = sa.select(turns.c.id).where(turns.c.simulated.is_(False)).limit(1)
+
+        def read(connection: sa.Connection) -> bool:
+            return connection.execute(real).first() is None and connection.execute(real_turn).first() is None
+
+        return await self._database.run(read)
+
+    async def waiting(self, limit: int = 100) -> tuple[Failure, ...]:
+        """Return failures that nobody has reflected on to the end, those that ended first first."""
+        simulated_too = await self.is_all_simulated()
+        ids = await self._database.run(lambda connection: self._waiting_ids(connection, limit, simulated_too))
+        found = [await self.find(turn_id) for turn_id in ids]
+        return tuple(failure for failure in found if failure is not None)
+
+    async def find(self, turn_id: str) -> Failure | None:
+        """Return what failed in a turn; None where it delivered nothing, has not ended, or does not exist."""
+
+        def read(connection: sa.Connection) -> tuple[str | None, str | None, bool] | None:
+            row = connection.execute(
+                sa.select(turns.c.simulated, consultations.c.outcome, consultations.c.outcome_reason)
+                .join(consultations, consultations.c.id == turns.c.consultation_id)
+                .where(turns.c.id == turn_id)
+            ).first()
+            if row is None:
+                return None
+            upheld = connection.execute(
+                sa.select(reviews.c.reason)
+                .where(reviews.c.turn_id == turn_id, reviews.c.decision == "uphold")
+                .order_by(reviews.c.decided_at.desc())
+                .limit(1)
+            ).scalar_one_or_none()
+            return upheld, row.outcome_reason if row.outcome == "failed" else None, bool(row.simulated)
+
+        told = await self._database.run(read)
+        shown = await self._database.run(lambda connection: delivered_text(connection, turn_id))
+        if told is None or shown is None or not shown.text.strip():
+            return None
+        upheld_because, outcome_reason, simulated = told
+        stored = await self._verdicts.standing_verdict(turn_id) if shown.judgement == "failed" else None
+        source: FailureSource = "outcome" if stored is None else "verdict" if upheld_because is None else "review"
+        return Failure(
+            turn_id=turn_id,
+            consultation_id=shown.consultation_id,
+            verdict_id=None if stored is None else stored.id,
+            source=source,
+            question=shown.question,
+            text=shown.text,
+            checks=() if stored is None else Verdict.model_validate(stored.verdict).failures,
+            reason=upheld_because or outcome_reason,
+            names=_names(shown.profile),
+            simulated=simulated,
+        )
+
+    def _waiting_ids(self, connection: sa.Connection, limit: int, simulated_too: bool) -> list[str]:
+        open_review = sa.exists().where(
+            reviews.c.turn_id == turns.c.id,
+            reviews.c.status != "decided",
+            reviews.c.opened_at > self._clock.now() - REVIEW_TIME,
+        )
+        failed = turns.alias("failed")
+        later = turns.alias("later")
+        has_failed_turn = sa.exists().where(
+            failed.c.consultation_id == turns.c.consultation_id, failed.c.judgement == "failed"
+        )
+        has_later_turn = sa.exists().where(
+            later.c.consultation_id == turns.c.consultation_id,
+            later.c.ordinal > turns.c.ordinal,
+            later.c.delivered_length > 0,
+        )
+        last_of_failed = sa.and_(consultations.c.outcome == "failed", ~has_failed_turn, ~has_later_turn)
+        ended = sa.exists().where(reflections.c.turn_id == turns.c.id, reflections.c.stage == "ended")
+        query = (
+            sa.select(turns.c.id)
+            .join(consultations, consultations.c.id == turns.c.consultation_id)
+            .where(
+                turns.c.delivered_length > 0,
+                turns.c.state != "streaming",
+                sa.or_(sa.and_(turns.c.judgement == "failed", ~open_review), last_of_failed),
+                ~ended,
+            )
+            .order_by(turns.c.ended_at, turns.c.id)
+            .limit(limit)
+        )
+        if not simulated_too:
+            query = query.where(turns.c.simulated.is_(False))
+        return list(connection.execute(query).scalars())
+
+
+def _names(profile: JsonObject) -> tuple[str, ...]:
+    name = profile.get("first_name")
+    return (name,) if isinstance(name, str) and name.strip() else ()
