@@ -150,8 +150,9 @@ class BatchProcessor:
             job_key: 1 to 64 letters, digits and `_.:-`; None makes one. Give one where the caller may be run again.
             kind: What the items are for; one of the processor's kinds.
             model: For requests that name none.
-            deadline: When what has no answer is no longer waited for.
-            online_after_deadline: Whether that is then asked online, at the interactive price.
+            deadline: After it nothing is sent in a further round.
+            online_after_deadline: Whether what has no answer by then is cancelled at the provider, and asked online at
+                the interactive price.
             metadata: Kept with the job.
             traceparent: The trace that the job belongs to.
 
@@ -182,11 +183,16 @@ class BatchProcessor:
     async def resume(self, job_key: str | None = None) -> None:
         """Take every batch, or those of one job, as far as it goes now. Safe at any time, twice, and at once.
 
+        Without a key, jobs of kinds that this processor does not know are left to one that does.
+
         Raises:
-            BatchRequestError: a job is of a kind that this processor does not know.
+            BatchRequestError: the job is of a kind that this processor does not know.
+            UnknownBatchError: there is no such job.
         """
+        if job_key is not None:
+            self._kind((await self.status(job_key)).kind)
         seen: set[str] = set()
-        while found := await due_batches(self._parts, job_key, seen):
+        while found := await due_batches(self._parts, job_key, self._kinds, seen):
             for batch_id in found:
                 seen.add(batch_id)
                 await self._work_on(batch_id)

@@ -80,7 +80,8 @@ class BatchResult:
         success: Whether there is an answer, and it is what was asked for.
         outcome: What became of it, in one word.
         response: The answer's text; None where there is none.
-        parsed: The answer as the pydantic model of its kind, or as a dict where only a schema was given.
+        parsed: The answer as the pydantic model of its kind; where only a schema was given, the JSON object that it is,
+            held to the schema by the provider alone.
         tool_calls_made: What the model asked to be called.
         tool_execution_history: Empty: a provider's batch API carries nothing out.
         usage: Tokens of the last attempt.

@@ -17,7 +17,7 @@ from guidance_agent.settings import Settings
 MODELS = {"anthropic": "anthropic/claude-haiku-5-5", "openai": "openai/gpt-6-luna"}
 KEYS = {"ANTHROPIC_API_KEY": "sk-ant-test-123456", "OPENAI_API_KEY": "sk-test-123456"}
 QUESTION = "What is the difference between an annuity and drawdown?"
-FAST = BatchOptions(lease=5.0, grace=0.0, retry_after=0.01, poll=0.02, clock_skew=120.0, prime_wait=0.0)
+FAST = BatchOptions(lease=5.0, grace=0.0, retry_after=0.01, poll=0.02, gone_after=0.0, prime_wait=0.0)
 IN_PIECES = replace(FAST, lease=1.0, items_per_transaction=5)
 """Twelve items are three transactions, and a batch of a dead process is free soon."""
 

@@ -8,16 +8,15 @@ from typing import Any
 
 import aiohttp
 import pytest
-import sqlalchemy as sa
 
 from guidance_agent.core.batch_processing import BatchProcessor, BatchResult, BatchStatus
 from guidance_agent.core.batches.preparing import item_id, wire_id
 from guidance_agent.core.database import Database
-from guidance_agent.core.schema import batch_items
 from guidance_agent.errors import BatchTimeoutError, UnknownBatchError
 from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.llm.transports.batches.openai import OpenAIBatches
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, SimulatorSettings
+from tests.integration.core import batch_desk
 from tests.integration.core.batch_desk import APPLIES, MODELS, applied, options, requests
 from tests.integration.core.batch_fixtures import open_processor, processor, provider, seen
 
@@ -211,15 +210,15 @@ async def test_items_that_expired_go_again(open_processor: Open) -> None:
     assert status.outcomes == {"succeeded": 12}
 
 
-async def test_a_file_that_the_provider_refuses_goes_again_with_the_reason(
+async def test_a_file_that_the_provider_refuses_as_a_whole_waits_and_goes_again(
     processor: BatchProcessor, provider: ProviderSimulator, database: Database
 ) -> None:
-    provider.faults.add(Fault(kind="fail_batch", message="Not today."))
+    provider.faults.add(Fault(kind="fail_batch", message="Not today.", times=4))
     status = await run(processor, "openai")
-    assert [batch.counts for batch in status.batches] == [{"errored_retryable": 12}, {"succeeded": 12}]
-    query = sa.select(batch_items.c.reason).distinct()
-    (reason,) = await database.run(lambda connection: connection.execute(query).scalars().all())
-    assert "Not today." in reason
+    assert (status.outcomes, len(status.batches)) == ({"succeeded": 12}, 1)
+    assert status.batches[0].notes["refusals"] == 4
+    assert "Not today." in status.batches[0].notes["last_refusal"]
+    assert len(await applied(database)) == 12
 
 
 async def test_one_bad_row_fails_alone_and_the_others_go_again(
@@ -282,6 +281,22 @@ async def test_a_batch_that_was_deleted_at_the_provider_is_told_and_not_paid_for
     found = [result async for result in processor.results(handle.job_key)]
     assert all("no such batch" in (result.error or "") for result in found)
     assert (await seen(provider))["requests"] <= 3
+
+
+async def test_a_batch_that_another_key_does_not_see_is_not_given_up(
+    open_processor: Open, provider: ProviderSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = open_processor(options(gone_after=3_600.0))
+    provider.faults.add(Fault(kind="slow_batch", seconds=0.5))
+    handle = await processor.submit(requests(3), model=MODELS["openai"])
+    with monkeypatch.context() as patched:
+        patched.setitem(batch_desk.KEYS, "OPENAI_API_KEY", "sk-another")
+        other = open_processor(options(gone_after=3_600.0))
+    with pytest.raises(BatchTimeoutError):
+        await other.wait(handle.job_key, timeout=0.3)
+    status = await processor.status(handle.job_key)
+    assert (status.batches[0].state, status.needs_person, status.outcomes) == ("submitted", True, {})
+    assert (await processor.wait(handle.job_key, timeout=20)).outcomes == {"succeeded": 3}
 
 
 async def test_a_disk_that_is_full_leaves_the_batch_for_later(

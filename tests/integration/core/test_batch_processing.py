@@ -127,6 +127,11 @@ async def test_a_job_without_requests_has_ended_and_submits_nothing(
     assert list(provider.requests) == []
 
 
+class Rating(BaseModel):
+    stars: int
+    why: str
+
+
 TOOL = ToolSpec("look_up", "Looks something up.", {"type": "object", "properties": {}})
 REFUSED: list[tuple[list[BatchRequest], dict[str, Any], str]] = [
     ([*requests(2), *requests(1)], {}, "'item-0' stands twice"),
@@ -136,6 +141,7 @@ REFUSED: list[tuple[list[BatchRequest], dict[str, Any], str]] = [
     ([BatchRequest(messages=[{"role": "robot", "content": "Hello."}])], {}, "robot"),
     (requests(1), {"model": None}, "names no model"),
     (requests(1), {"kind": "unheard"}, "'unheard' is not known"),
+    ([BatchRequest(user_message="Hello.", response_schema=Rating)], {}, "a Rating, which is not the output"),
     (requests(1), {"job_key": "no spaces"}, "'no spaces'"),
     (requests(1), {"deadline": datetime(2026, 11, 21)}, "no time zone"),  # noqa: DTZ001 - that is the fault
 ]
@@ -215,11 +221,6 @@ async def test_what_no_batch_has_answered_by_the_deadline_is_asked_online_at_the
     assert len(online) > 3
     assert all(result.cost == pytest.approx(result.interactive_cost) for result in online)
     assert [batch.route for batch in status.batches] == ["batch", "online"]
-
-
-class Rating(BaseModel):
-    stars: int
-    why: str
 
 
 @sqlite_only
@@ -311,6 +312,18 @@ async def test_a_first_batch_of_one_request_primes_the_prefix_that_the_others_re
     assert written > 2_000
     assert sum(usage.cache_read_tokens for usage in usages[1:]) >= 0.9 * 99 * written
     assert status.saved_usd == pytest.approx(status.interactive_usd / 2)
+
+
+@sqlite_only
+async def test_a_job_of_a_kind_that_is_not_known_here_is_left_to_who_knows_it(
+    open_processor: Callable[..., BatchProcessor],
+) -> None:
+    knows, knows_not = open_processor(), open_processor(kinds=())
+    handle = await knows.submit(requests(2), kind=APPLIES.name, model=MODELS["openai"])
+    await knows_not.resume()
+    with pytest.raises(BatchRequestError, match="'test' is not known"):
+        await knows_not.wait(handle.job_key)
+    assert (await knows.wait(handle.job_key, timeout=20)).applied == 2
 
 
 @sqlite_only

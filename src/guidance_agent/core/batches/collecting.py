@@ -64,8 +64,12 @@ async def look(parts: Parts, lease: BatchLease, job: Job) -> bool:
             lease, parts.now + parts.options.poll, before="submitted", reason="the provider works on it"
         )
         return False
+    if batch.state == "failed" and all(problem.line is None for problem in batch.problems):
+        # Nothing of it was worked on, as when too much waits at the provider already.
+        await _again_as_it_is(parts, lease, batch)
+        return False
     if batch.state == "failed":
-        await _refused_as_a_whole(parts, lease, batch)
+        await _rows_refused(parts, lease, batch)
     else:
         await lease.move("submitted", "ended", ended_at=parts.clock.now(), reason=None, needs_person=False)
     parts.crash("ended")
@@ -73,13 +77,21 @@ async def look(parts: Parts, lease: BatchLease, job: Job) -> bool:
 
 
 async def _missing(parts: Parts, lease: BatchLease) -> bool:
-    young = lease.row["submitted_at"] + timedelta(seconds=parts.options.grace) > parts.clock.now()
-    if young:
-        reason = "the provider does not show it yet"
-        await put_off_until(lease, parts.now + parts.options.poll, before="submitted", reason=reason)
+    """Do what there is to do about a batch that its provider does not know; True where it has moved on."""
+    since = float(lease.row["notes"].get("gone_since", parts.now))
+    before, now = lease.row["state"], parts.clock.now()
+    if parts.now - since < parts.options.gone_after:
+        young = lease.row["submitted_at"] + timedelta(seconds=parts.options.grace) > now
+        values = {
+            "not_before": parts.now + (parts.options.poll if young else parts.options.retry_after),
+            "reason": "the provider does not show the batch; was the key, or the address, changed?",
+            "needs_person": not young,
+            "notes": {**lease.row["notes"], "gone_since": since},
+        }
+        await lease.change(values, before=before)
         return False
-    values = {"state": "ended", "ended_at": parts.clock.now(), "reason": _GONE, "needs_person": False}
-    await lease.within(_all_open(parts, lease.id, "errored_fatal", _GONE, "batch_gone"), values, before="submitted")
+    values = {"state": "ended", "ended_at": now, "reason": _GONE, "needs_person": False}
+    await lease.within(_all_open(parts, lease.id, "errored_fatal", _GONE, "batch_gone"), values, before=before)
     return True
 
 
@@ -107,8 +119,26 @@ def _without_answer(outcome: ItemOutcome, error: str, error_type: str, at: datet
     }
 
 
-async def _refused_as_a_whole(parts: Parts, lease: BatchLease, batch: ProviderBatch) -> None:
-    """Note why the provider took none of a batch: the rows that it names, and those that had to go with them."""
+async def _again_as_it_is(parts: Parts, lease: BatchLease, batch: ProviderBatch) -> None:
+    """Have a batch sent again of which the provider took nothing, for a reason that is in none of its rows."""
+    reason = told(batch.problems) or "no reason was given"
+    times = int(lease.row["notes"].get("refusals", 0)) + 1
+    wait = min(parts.options.longest_wait, parts.options.retry_after * 2.0 ** (times - 1))
+    await lease.move(
+        "submitted",
+        "prepared",
+        provider_batch_id=None,
+        input_file_id=None,
+        submitted_at=None,
+        not_before=parts.now + wait,
+        needs_person=times > 1,
+        reason=f"the provider refused the batch: {reason}",
+        notes={**lease.row["notes"], "refusals": times, "last_refusal": reason},
+    )
+
+
+async def _rows_refused(parts: Parts, lease: BatchLease, batch: ProviderBatch) -> None:
+    """Note which rows the provider refused, and that the others had to go with them."""
     at = parts.clock.now()
     reason = told(batch.problems) or "no reason was given"
     named = {problem.line: problem.message for problem in batch.problems if problem.line is not None}
@@ -134,19 +164,22 @@ async def collect(parts: Parts, lease: BatchLease, job: Job) -> bool:
     if await _open_items(parts, lease.id):
         try:
             provider = await provider_of(parts, lease)
-            batch = await _read_results(parts, lease, job, provider)
+            batch = await provider.wire.find(provider.place, lease.row["provider_batch_id"])
+            if batch is None:
+                return await _missing(parts, lease)
+            await _read_results(parts, lease, job, provider, batch)
         except (ConfigurationError, ModelError) as error:
             await put_off(parts, lease, error, before="ended")
             return False
         lacking = await _open_items(parts, lease.id)
         tries = lease.row["collections"] + 1
-        if lacking and batch is not None and batch.results and tries < parts.options.collections:
+        if lacking and batch.results and tries < parts.options.collections:
             wait = parts.now + min(parts.options.retry_after, parts.options.poll)
             reason = f"{lacking} items have no result yet; the results are read again"
             await lease.change({"collections": tries, "not_before": wait, "reason": reason}, before="ended")
             return False
         if lacking:
-            await _give_up(parts, lease, lacking, "errored_retryable" if batch is None else batch.unanswered)
+            await _give_up(parts, lease, lacking, batch.unanswered)
     await close_collection(parts, lease, job)
     parts.crash("collected")
     return True
@@ -166,13 +199,8 @@ async def _give_up(parts: Parts, lease: BatchLease, lacking: int, outcome: ItemO
     await lease.within(given_up, {"notes": notes}, before="ended")
 
 
-async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Provider) -> ProviderBatch | None:
-    """Store what the results say; returns the batch, None where the provider has it no more."""
-    batch = await provider.wire.find(provider.place, lease.row["provider_batch_id"])
-    if batch is None:
-        gone = _all_open(parts, lease.id, "errored_fatal", _GONE, "batch_gone")
-        await lease.within(gone, {"reason": _GONE}, before="ended")
-        return None
+async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Provider, batch: ProviderBatch) -> None:
+    """Store what the results say."""
     kind = parts.kind(job.kind)
     await parts.gateway.prices_ready()
     reading = _Reading(parts, lease, kind)
@@ -184,7 +212,6 @@ async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Pro
             rows = []
     await reading.take(rows)
     await lease.change({"notes": {**lease.row["notes"], **reading.notes()}}, before="ended")
-    return batch
 
 
 class _Reading:
@@ -348,6 +375,8 @@ def _goes_again(parts: Parts, lease: BatchLease, job: Job, route: Route) -> sa.C
         if lease.row["route"] == "online":
             return None
         return table.outcome.in_((*_AGAIN, "canceled"))
+    if job.late:
+        return None
     return sa.and_(table.outcome.in_(_AGAIN), table.round < parts.options.max_rounds)
 
 

@@ -94,7 +94,7 @@ async def taken(
     mine = table.c.id == batch_id
 
     def take(connection: sa.Connection) -> Mapping[str, Any] | None:
-        before = connection.execute(sa.select(table).where(mine)).mappings().first()
+        before = connection.execute(sa.select(table).where(mine).with_for_update()).mappings().first()
         change = sa.update(table).where(
             mine, free, table.c.state.in_(states), sa.true() if early else table.c.not_before <= now
         )

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from guidance_agent.core.batches.bodies import CORRECTION_BYTES, prepared_call, shared_prefix
-from guidance_agent.core.batches.states import BatchHandle, Parts
+from guidance_agent.core.batches.states import BatchHandle, BatchKind, Parts
 from guidance_agent.core.bulk import insert_rows
 from guidance_agent.core.schema import batch_items, batch_jobs, provider_batches
 from guidance_agent.core.stored_json import stored_json
@@ -161,7 +161,7 @@ async def _compare(parts: Parts, requests: Requests, plan: JobPlan) -> None:
     query = sa.select(batch_jobs.c.fingerprint).where(batch_jobs.c.id == plan.key)
     before = await parts.database.run(lambda connection: connection.execute(query).scalar_one())
     digest = _Digest()
-    async for custom_id, request, _ in _read(requests, plan):
+    async for custom_id, request, _ in _read(requests, plan, parts.kind(plan.kind)):
         digest.add(custom_id, request)
     if digest.hexdigest() != before:
         raise BatchConflictError(
@@ -192,8 +192,21 @@ class _Digest:
         return self._hash.hexdigest()
 
 
+def _typed(request: BatchRequest, custom_id: str, kind: BatchKind) -> BatchRequest:
+    """Return the request with its kind's type of answer, which it need not name and must not contradict."""
+    if request.response_schema is None and kind.output is not None:
+        return replace(request, response_schema=kind.output)
+    if isinstance(request.response_schema, type) and request.response_schema is not kind.output:
+        raise BatchRequestError(
+            f"The request {custom_id!r} asks for a {request.response_schema.__name__}, which is not the output of "
+            f"its kind {kind.name!r}. Another process could not read it: make it the output of the kind, or pass a JSON "
+            "Schema."
+        )
+    return request
+
+
 async def _read(
-    requests: Requests, plan: JobPlan
+    requests: Requests, plan: JobPlan, kind: BatchKind
 ) -> AsyncIterator[tuple[str, dict[str, Any], tuple[ModelRequest, Mapping[str, str]]]]:
     """Yield id, record and call of each request."""
     seen: set[str] = set()
@@ -204,7 +217,7 @@ async def _read(
         if custom_id in seen:
             raise BatchRequestError(f"The id {custom_id!r} stands twice in the job. Give every request one of its own.")
         seen.add(custom_id)
-        call = model_request(request, custom_id, model=plan.model, operation=plan.kind)
+        call = model_request(_typed(request, custom_id, kind), custom_id, model=plan.model, operation=plan.kind)
         yield custom_id, request_to_json(call), (call, request.metadata)
 
 
@@ -234,7 +247,7 @@ class _Preparation:
 
     async def write(self, requests: Requests) -> None:
         digest = _Digest()
-        async for custom_id, record, (call, metadata) in _read(requests, self._plan):
+        async for custom_id, record, (call, metadata) in _read(requests, self._plan, self._parts.kind(self._plan.kind)):
             digest.add(custom_id, record)
             await self._add(custom_id, record, call, metadata)
             if len(self._rows) >= self._parts.options.items_per_transaction:

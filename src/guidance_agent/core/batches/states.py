@@ -94,6 +94,8 @@ class BatchOptions:
         lease: For how long a batch belongs to a process that does not renew it.
         grace: How long after an unclear submission nothing is sent again, because lists may lag.
         clock_skew: How far the provider's clock may be from ours.
+        gone_after: How long a batch may be unknown to its provider before its items count as lost; a key or an address
+            that was changed looks the same, and can be changed back.
         prime_wait: How long the rest waits for the batch that primes its cached prefix.
         prime_from: From how many items on a shared prefix is primed.
         most_items: Fewer items in a batch than the provider takes; None takes its limit.
@@ -111,6 +113,7 @@ class BatchOptions:
     lease: float = 60.0
     grace: float = 600.0
     clock_skew: float = 120.0
+    gone_after: float = 86_400.0
     prime_wait: float = 1_200.0
     prime_from: int = 20
     most_items: int | None = None

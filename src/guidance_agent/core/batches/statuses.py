@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -80,14 +81,15 @@ def _shown(row: dict[str, Any]) -> ProviderBatchStatus:
     return ProviderBatchStatus(**{name: row[name] for name in names})
 
 
-async def due_batches(parts: Parts, key: str | None, without: set[str]) -> list[str]:
-    """Return the batches that may have something to be done now, the oldest first."""
+async def due_batches(parts: Parts, key: str | None, kinds: Collection[str], without: set[str]) -> list[str]:
+    """Return the batches of these kinds that may have something to be done now, the oldest first."""
     batch, now = provider_batches.c, parts.now
     query = (
         sa.select(batch.id)
         .join(batch_jobs, batch_jobs.c.id == batch.job_id)
         .where(
             batch_jobs.c.state == "open",
+            batch_jobs.c.kind.in_(list(kinds)),
             batch.state != "applied",
             batch.not_before <= now,
             sa.or_(batch.owner.is_(None), batch.lease_until < now),

@@ -39,6 +39,7 @@ class Job(NamedTuple):
     id: str
     kind: str
     cancelled: bool
+    late: bool
     online_due: bool
     created_at: float
 
@@ -59,6 +60,7 @@ async def job_of(parts: Parts, lease: BatchLease) -> Job:
         id=row["id"],
         kind=row["kind"],
         cancelled=row["cancelled_at"] is not None,
+        late=late,
         online_due=late and row["online_allowed"],
         created_at=row["created_at"].timestamp(),
     )
