@@ -199,8 +199,7 @@ def _typed(request: BatchRequest, custom_id: str, kind: BatchKind) -> BatchReque
     if isinstance(request.response_schema, type) and request.response_schema is not kind.output:
         raise BatchRequestError(
             f"The request {custom_id!r} asks for a {request.response_schema.__name__}, which is not the output of "
-            f"its kind {kind.name!r}. Another process could not read it: make it the output of the kind, or pass a JSON "
-            "Schema."
+            f"its kind {kind.name!r}: no other process could read it. Make it that, or pass a JSON Schema."
         )
     return request
 
