@@ -16,6 +16,7 @@ import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["PriceMap", "bundled_price_map"]
@@ -41,6 +42,7 @@ class PriceMap:
         self._text = ""
         self._starts: dict[str, int] | None = None
         self._providers: frozenset[str] | None = None
+        self._decoded: dict[str, Mapping[str, Any]] = {}
         self._lock = threading.Lock()  # one reader of the file; what it filled is never changed again
 
     @property
@@ -53,11 +55,17 @@ class PriceMap:
 
     def record(self, name: str) -> Mapping[str, Any] | None:
         """Return the map's record of `name`, spelled as in the map, or None."""
+        known = self._decoded.get(name)
+        if known is not None:
+            return known
         start = self._index().get(name)
         if start is None:
             return None
         value, _ = json.JSONDecoder().raw_decode(self._text, start)
-        return value if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            return None
+        # A process asks for the same few models, at the end of every call of theirs.
+        return self._decoded.setdefault(name, MappingProxyType(value))
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._index())
