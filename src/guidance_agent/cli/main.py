@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from guidance_agent.cli import ask, audit, cache, chat, check, doctor, phoenix, review, simulator, trace, worker
+from guidance_agent.cli import ask, audit, cache, chat, check, doctor, phoenix, review, rules, simulator, trace, worker
 from guidance_agent.cli.exit_codes import ExitCode, exit_code_of
 from guidance_agent.cli.interrupts import raise_on_sigterm
 from guidance_agent.cli.margin import show_error
@@ -59,6 +59,14 @@ _review.command("show", epilog=_epilogue(review.EXAMPLES))(review.show)
 _review.command("claim", epilog=_epilogue(review.EXAMPLES))(review.claim)
 _review.command("decide", epilog=_epilogue(review.EXAMPLES))(review.decide)
 app.add_typer(_review, name="review")
+_rules = typer.Typer(invoke_without_command=True, epilog=_epilogue(rules.EXAMPLES))
+_rules.callback()(rules.rules)
+_rules.command("list", epilog=_epilogue(rules.EXAMPLES))(rules.list_rules)
+_rules.command("show", epilog=_epilogue(rules.EXAMPLES))(rules.show)
+_rules.command("learn", epilog=_epilogue(rules.EXAMPLES))(rules.learn)
+_rules.command("release", epilog=_epilogue(rules.EXAMPLES))(rules.release)
+_rules.command("rollback", epilog=_epilogue(rules.EXAMPLES))(rules.rollback)
+app.add_typer(_rules, name="rules")
 app.command("trace", epilog=_epilogue(trace.EXAMPLES))(trace.trace)
 app.command("check", epilog=_epilogue(check.EXAMPLES))(check.check)
 app.command("worker", epilog=_epilogue(worker.EXAMPLES))(worker.worker)

@@ -62,14 +62,9 @@ class FailureRecords:
         self._verdicts = VerdictRecords(database, clock)
 
     async def is_all_simulated(self) -> bool:
-        """Whether no consultation in the records was held with a real model."""
-        real = sa.select(consultations.c.id).where(consultations.c.simulated.is_(False)).limit(1)
-        real_turn = sa.select(turns.c.id).where(turns.c.simulated.is_(False)).limit(1)
-
-        def read(connection: sa.Connection) -> bool:
-            return connection.execute(real).first() is None and connection.execute(real_turn).first() is None
-
-        return await self._database.run(read)
+        """Whether no answer in the records is a real model's."""
+        real = sa.select(turns.c.id).where(turns.c.simulated.is_(False)).limit(1)
+        return await self._database.run(lambda connection: connection.execute(real).first() is None)
 
     async def waiting(self, limit: int = 100) -> tuple[Failure, ...]:
         """Return failures that nobody has reflected on to the end, those that ended first first."""
