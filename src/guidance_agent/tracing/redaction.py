@@ -24,6 +24,7 @@ from guidance_agent.tracing.redaction_dates import dates_of_birth
 from guidance_agent.tracing.redaction_labels import kind_of_key, labelled, plans, says_something
 from guidance_agent.tracing.redaction_names import announced_names, given_names, known_names, names_of
 from guidance_agent.tracing.redaction_rules import Found, Rule
+from guidance_agent.tracing.redaction_secrets import secrets
 from guidance_agent.tracing.redaction_views import Reading, readings
 
 __all__ = ["FAILED", "RULES", "Redactor"]
@@ -33,7 +34,7 @@ FAILED = "[REDACTION FAILED]"
 """Stands where a text could not be redacted."""
 
 RULES: Mapping[str, Rule] = {
-    "secret": numbers.secrets,
+    "secret": secrets,
     "email": numbers.emails,
     "iban": numbers.ibans,
     "card": numbers.cards,
@@ -96,11 +97,17 @@ class Redactor:
             known: Names and identifiers of people, found in any case.
             learned: Words of names that were found elsewhere, found where they are capitalised; see `names_in`.
         """
+        return self.read(text, known=known, learned=learned)[0]
+
+    def read(
+        self, text: str, *, known: Sequence[str] = (), learned: Collection[str] = ()
+    ) -> tuple[str, frozenset[str]]:
+        """Return what `redact` returns and what `names_in` does, from one look at the text."""
         if not known and not learned and _ONE_WORD.fullmatch(text) is not None:
-            return text
+            return text, frozenset()
         windows: list[tuple[list[Reading], int]] = []
         places: list[tuple[int, int, int, Found]] = []
-        words = set(learned)
+        announced: set[str] = set()
         for low, core, core_end, high in _windows(len(text)):
             layers = list(readings(text[low:high]))
             windows.append((layers, low))
@@ -108,17 +115,17 @@ class Redactor:
                 for rank, rule in enumerate(self._rules):
                     found = list(rule(reading))
                     if rule is announced_names or rule is given_names:
-                        words |= names_of(found, reading)
+                        announced |= names_of(found, reading)
                     places += _placed(found, reading, low, core, core_end, rank + 1)
                 if self._known and known:
                     places += _placed(known_names(reading, known), reading, low, core, core_end, 0)
-        if words and self._announced:
+        if self._announced and (words := announced.union(learned)):
             wanted = tuple(sorted(words))
             for (layers, low), (_, core, core_end, _) in zip(windows, _windows(len(text)), strict=True):
                 for reading in layers:
                     found = list(known_names(reading, wanted, capitalised=True))
                     places += _placed(found, reading, low, core, core_end, len(self._rules) + 1)
-        return _marked(text, places)
+        return _marked(text, places), frozenset(announced if self._announced else ())
 
     def names_in(self, text: str) -> frozenset[str]:
         """Return words of the names that a text announces, to be redacted in other texts of the same conversation."""

@@ -52,17 +52,45 @@ _OTHER_DATE = re.compile(
 )
 _BOUND = re.compile(r"\b(?:before|after|between|until|since|from|by|on|and|or|to|of|until|than|dated)\s+(?:the\s)?\Z")
 
+_MAY_SAY = re.compile(r"birth|born|d\.?\s?o\.?\s?b")
+_OLD_YEAR = re.compile("19[0-9]{2}")
+_SLASHES = re.compile(r"/(?=\s?[0-9]{1,2}\s?/)")
+_LONGEST_DATE = 60
+
 
 def dates_of_birth(reading: Reading) -> Iterator[Found]:
     """Dates at which somebody was born."""
-    text = reading.lower
-    for found in _DATE.finditer(text):
+    regions = _where_they_can_be(reading.lower)
+    for start, last in regions:
+        yield from _between(reading.lower, start, last)
+
+
+def _where_they_can_be(text: str) -> list[tuple[int, int]]:
+    """Return where a date may begin that is one of birth: around cues, last century's years, and slashes."""
+    hints = [(found.start() - 95, found.end() + 50) for found in _MAY_SAY.finditer(text)]
+    hints += [(found.start() - 45, found.start()) for found in _OLD_YEAR.finditer(text)]
+    hints += [(found.start() - 6, found.start()) for found in _SLASHES.finditer(text)]
+    regions: list[tuple[int, int]] = []
+    for start, last in sorted(hints):
+        if regions and start <= regions[-1][1] + _LONGEST_DATE:
+            start, last = regions[-1][0], max(last, regions.pop()[1])
+        regions.append((max(0, start), last))
+    return regions
+
+
+def _between(text: str, low: int, last: int) -> Iterator[Found]:
+    high = last + _LONGEST_DATE
+    for found in _DATE.finditer(text, low, high):
         start, stop = found.span()
+        if start > last:
+            break
         said = _said_to_be(text, start, stop, weak=found["only_year"] is not None)
         if said or (said is None and _looks(found, text)):
             yield Found(start, stop, "DATE OF BIRTH")
     for pattern in (_AMERICAN, _MONTH_YEAR):
-        for found in pattern.finditer(text):
+        for found in pattern.finditer(text, low, high):
+            if found.start() > last:
+                break
             if _said_to_be(text, *found.span(), weak=False) or (
                 pattern is _AMERICAN and found["year"] < "1975" and not _bounded(text, found.start())
             ):

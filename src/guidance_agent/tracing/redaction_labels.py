@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from guidance_agent.tracing.redaction_names import is_like_a_name
-from guidance_agent.tracing.redaction_rules import Found, any_word, digits_of, listed
+from guidance_agent.tracing.redaction_rules import Found, Words, digits_of, listed
 from guidance_agent.tracing.redaction_views import Reading, fold
 
 __all__ = ["kind_of_key", "labelled", "plans", "says_something"]
@@ -87,7 +87,11 @@ _ENDINGS = tuple(
         "customer client member signed attn executor attorney spouse partner wife husband payee from to advisor adviser"
     )
 )
-_SEPARATOR = re.compile(r"[:=>]| is\s")
+_LAST_TWO = {
+    last: tuple(ending for ending in _ENDINGS if ending.endswith(last) or last.endswith(ending))
+    for last in {ending[-2:] for ending in _ENDINGS}
+}
+_SEPARATORS = re.compile("[:=>]"), re.compile(r" is\s")
 _VALUE = re.compile(
     r"(?:\s*>)?\s{0,8}(?:(?P<quote>[\"'])(?P<quoted>(?:(?!(?P=quote)).){1,200})|"
     r"(?P<bare>[^\s,;\"'{}\[\]<>][^,;\"{}\[\]<>\n]{0,80}))",
@@ -111,11 +115,12 @@ _ADDRESS_OF_MACHINE = re.compile(
 def labelled(reading: Reading) -> Iterator[Found]:
     """Values whose label says that they are personal."""
     lower = reading.lower
-    for separator in _SEPARATOR.finditer(lower):
-        label = lower[max(0, separator.start() - _LONGEST_LABEL) : separator.start()].rstrip(" \t\r\n\"'")
-        if not label.endswith(_ENDINGS) or (kind := _kind_of(label)) is None:
+    for start, end in sorted(found.span() for pattern in _SEPARATORS for found in pattern.finditer(lower)):
+        label = lower[max(0, start - _LONGEST_LABEL) : start].rstrip(" \t\r\n\"'")
+        endings = _LAST_TWO.get(label[-2:]) or _LAST_TWO.get(label[-1:])
+        if endings is None or not label.endswith(endings) or (kind := _kind_of(label)) is None:
             continue
-        if (found := _VALUE.match(lower, separator.end())) is None:
+        if (found := _VALUE.match(lower, end)) is None:
             continue
         quoted = found["quoted"] is not None
         start, stop = found.span("quoted" if quoted else "bare")
@@ -182,9 +187,15 @@ _THING = (
     r"(?:policy|plan|scheme|member(?:ship)?|pension|annuity|payroll|employee|staff|customer|client|case|claim|contract"
     r"|certificate|roll|investor|mortgage|loan|sipp|isa|portfolio|application|quote|quotation|scheme\smember)"
 )
-_THINGS = any_word(
+_NUMBERED = (
     "policy plan scheme member membership pension annuity payroll employee staff customer client case claim contract"
-    " certificate roll investor mortgage loan sipp isa portfolio application quote quotation ref reference"
+    " certificate roll investor mortgage loan sipp isa portfolio application quote quotation"
+)
+_THINGS = Words(
+    {
+        _NUMBERED: r"[\"'\s_.-]{0,2}(?:n[our]|ref|id|code)|[\"'\s_:#(-]{0,4}(?:is\s|of\s)?[a-z]{0,6}[-/]?[0-9]",
+        "ref reference": "",
+    }
 )
 _PLAN_NUMBER = re.compile(
     rf"[^a-z](?:{_THING}[\"'\s_.-]{{0,2}}(?:number|numbers|no|num|nr|ref|reference|id|code)\b|ref"
@@ -205,7 +216,7 @@ _YEARS = re.compile(r"(?:19|20)[0-9]{2}(?:[-/](?:[0-9]{2}|[0-9]{4}))?")
 def plans(reading: Reading) -> Iterator[Found]:
     """Numbers of policies, plans, memberships and references."""
     text = " " + reading.lower
-    for thing in _THINGS.finditer(text):
+    for thing in _THINGS.found_in(reading):
         for pattern in (_PLAN_NUMBER, _PLAN_TOKEN, _PLAN_DIGITS):
             if (found := pattern.match(text, thing.start())) is None:
                 continue

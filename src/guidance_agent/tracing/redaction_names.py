@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-from guidance_agent.tracing.redaction_rules import Found, any_word, listed, words_of
+from guidance_agent.tracing.redaction_rules import Found, Words, listed, words_of
 from guidance_agent.tracing.redaction_views import Reading, fold
 
 __all__ = ["announced_names", "given_names", "is_like_a_name", "known_names", "parts_of"]
@@ -63,21 +63,74 @@ _CUES = re.compile(
     r"|(?P<am>i'm|i am|im|this is|it's|it is)\s+"
     r")"
 )
-_TRIGGERS = any_word(
-    "mr mrs ms miss mx dr prof professor sir lady lord dame rev reverend master my his her their your our i "
-    "he she who whose "
-    "call known formerly maiden nee name dear hi hello hey hiya thanks thank cheers good sorry welcome kind warm "
-    "best many regards "
-    "wishes sincerely faithfully truly signed attn c/o on executor executors attorney estate widow widower "
-    "daughter son wife husband "
-    "mother father brother sister guardian carer spoke spoken speaking customer client policyholder complainant "
-    "applicant married "
-    "divorced separated living live lives looking care caring im this it partner i'm it's who's he's she's"
+_FIRST_OF_KIN = (
+    r"late|ex|eld|old|young|middle|new|first|second|former|dear|own|only|two|three|four|other|best|civil|disabled|adult"
+    r"|then|future|good|step|lovely|wife|husband|partner|spouse|fianc|girl|boy|widow|grand|god|foster|son|daughter|child"
+    r"|mother|father|mum|dad|parent|kid|twin|mam|nan|gran|half|brother|sister|sibling|uncle|aunt|neph|niece|cousin"
+    r"|friend|mate|neigh|carer|boss|colleague|missus|hubby|solicitor|accountant|executor|attorney|doctor|gp|manager|advis"
 )
+_CALLED = r"\s+(?:called|named)"
+_KINS = r"(?:-in-law)?(?:\s(?:is|are|was))?,?\s+(?:called|named|of|for)"
+_FOLLOWING = {
+    "mr mrs ms miss mx dr prof professor sir lady lord dame rev reverend master": r"\.?\s",
+    "my his her their your": rf"\s+(?:{_FIRST_OF_KIN}|(?:[a-z]+(?:'s)?\s+){{0,3}}names?(?:'s|\s+[iwa]))",
+    "our": rf"\s+(?:{_FIRST_OF_KIN})",
+    "he she": rf"(?:'s| is){_CALLED}",
+    "who": rf"(?:'s| is){_CALLED}",
+    "whose": rf" name is{_CALLED}",
+    "i": r"(?:'m| am)\s",
+    "im": r"\s",
+    "it": r"(?:'s| is)\s",
+    "this": r" is\s",
+    "call": " me",
+    "known": " as",
+    "formerly": " known as",
+    "maiden": " name",
+    "name": r"\?",
+    "thank": " you",
+    "good": " (?:morning|afternoon|evening|day)",
+    "kind warm best many": " (?:regards|wishes)",
+    "on": " behalf of",
+    "estate": " of",
+    "guardian": " of",
+    "daughter son wife husband mother father brother sister widow widower": _KINS,
+    "executor executors attorney carer partner": _KINS,
+    "customer client policyholder complainant applicant married": r"\s",
+    "divorced separated": " from",
+    "living live lives": " with",
+    "looking": " after",
+    "care caring": " for",
+    "spoke spoken speaking": " (?:to|with)",
+    "c": "/o",
+    "nee dear hi hello hey hiya thanks cheers sorry welcome": r"[\s,:-]",
+    "regards wishes sincerely faithfully truly signed attn": r"[\s,:-]",
+}
+"""Words that begin a cue, and what goes on with each of them: whatever `_CUES` finds begins with one of these."""
+
+_RELATIVES = listed(
+    "wife husband partner spouse fiance fiancee girlfriend boyfriend widow widower son sons daughter daughters child "
+    "children mother father mum dad parent parents kid kids boys girls twins mam mummy daddy nan gran grandma grandad "
+    "granny brother brothers sister sisters sibling siblings uncle aunt auntie aunty nephew nephews niece nieces "
+    "cousin cousins friend friends mate neighbour neighbours carer boss colleague ex missus hubby half solicitor "
+    "accountant executor executors attorney doctor gp manager adviser advisor"
+)
+_KIN_WORDS = _RELATIVES | {before + word for before in ("step", "grand", "god", "half") for word in _RELATIVES}
+_GREETED, _IS = listed("regards wishes"), listed("is s")
+_NEEDING = {
+    "my his her their your": _KIN_WORDS | {"name", "names"},
+    "our": _KIN_WORDS,
+    "he she who whose": listed("called named"),
+    "kind warm best many": _GREETED,
+    "it this": _IS,
+    "i": listed("m am"),
+    "call": listed("me"),
+    "on": listed("behalf"),
+    "good": listed("morning afternoon evening day"),
+}
+_TRIGGERS = Words(_FOLLOWING, needing=_NEEDING)
 _BEFORE_KIN = re.compile(rf"(?P<names>{_PART}(?:\s{_PART}){{0,2}})(?:,\s|\s\(|\s(?:is|was),?\s|\s(?:who is|who's)\s)\Z")
 _BEFORE_KIN_ENDS = (", ", " (", " is ", " was ", " who's ", ",\n")
-_SPEAKS = any_word("here speaking calling")
-_AFTER_SPEAKING = re.compile(r"[,.!]|\s*\Z|\s-")
+_SPEAKS = Words({"here speaking calling": r"[,.!]|\s*\Z|\s-"})
 _SPEAKER = re.compile(rf"(?P<names>{_PART}(?:\s{_PART}){{0,2}})\Z")
 _NOT_A_PERSONS = re.compile(r"provider|scheme|plan|company|employer|firm|product|fund|bank|model|trust|policy")
 _GOES_ON = re.compile(r"[-/]|'\w")
@@ -96,15 +149,14 @@ def announced_names(reading: Reading) -> Iterator[Found]:
     text, lower = reading.text, reading.lower
     if (cue := _CUES.match(lower)) is not None:
         yield from _behind(cue, text, lower)
-    for trigger in _TRIGGERS.finditer(lower):
-        if (cue := _CUES.match(lower, trigger.start() + 1)) is not None:
+    for trigger in _TRIGGERS.found_in(reading):
+        if (cue := _CUES.match(lower, trigger.start())) is not None:
             yield from _behind(cue, text, lower)
             if cue.lastgroup == "kin" and text.endswith(_BEFORE_KIN_ENDS, 0, cue.start()):
                 yield from _before_kin(cue, text)
-    for trigger in _SPEAKS.finditer(lower):
-        place = trigger.start()
-        if _AFTER_SPEAKING.match(lower, trigger.end()) is not None:
-            yield from _just_before(_SPEAKER.search(text, max(0, place - 60), place), text)
+    for said in _SPEAKS.found_in(reading):
+        place = max(0, said.start() - 1)
+        yield from _just_before(_SPEAKER.search(text, max(0, place - 60), place), text)
 
 
 def _before_kin(cue: re.Match[str], text: str) -> Iterator[Found]:
@@ -224,11 +276,18 @@ _CAPITALISED = re.compile(r"[A-Z](?<![A-Za-z].)[a-z]{2,}(?![a-z])")
 
 def given_names(reading: Reading) -> Iterator[Found]:
     """Given names that are nothing else, with initials and the family name beside them."""
+    if _written("given_names").isdisjoint(reading.capitalised):
+        return
     text, lower, names = reading.text, reading.lower, words_of("given_names")
     for found in _CAPITALISED.finditer(text):
         word = found[0].lower()
         if word in names and not _in_a_body(lower, *found.span()):
             yield Found(*_whole_name(text, *found.span()), "NAME")
+
+
+@functools.cache
+def _written(section: str) -> frozenset[str]:
+    return frozenset(word.capitalize() for word in words_of(section))
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -243,14 +302,17 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=512)
-def _pattern(known: tuple[str, ...]) -> re.Pattern[str] | None:
+def _spellings(known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return every word of the names in lower case, the longest first."""
     words: dict[str, None] = {}
     for name in known:
         for spelling in {fold(name).lower(), fold(name.translate(_SPELT_OUT)).lower()}:
             words.update(dict.fromkeys(_words(spelling)))
-    if not words:
-        return None
-    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    return tuple(sorted(words, key=lambda word: (-len(word), word)))
+
+
+@functools.lru_cache(maxsize=512)
+def _pattern(longest_first: tuple[str, ...]) -> re.Pattern[str]:
     spelt = [re.escape(word).replace("'", r"['\s]?") for word in longest_first]
     # The first letters stand before the assertion, so that `re` skips to them.
     letters = "".join(sorted({re.escape(word[0]) for word in longest_first}))
@@ -300,10 +362,12 @@ def known_names(reading: Reading, known: Sequence[str], *, capitalised: bool = F
         known: Names as the profile has them, or words of names.
         capitalised: Whether only what is written with a capital counts.
     """
-    pattern = _pattern(tuple(known))
-    if pattern is None:
-        return
+    words = _spellings(tuple(known))
     text, lower = reading.text, reading.lower
+    # Most texts hold no name, and making a pattern for a new customer costs more than looking for the words.
+    if not any(word.partition("'")[0] in lower for word in words):
+        return
+    pattern = _pattern(words)
     everyday = words_of("everyday_names")
     for found in pattern.finditer(lower):
         start, stop = found.start(), _without_everyday_end(text, lower, *found.span())

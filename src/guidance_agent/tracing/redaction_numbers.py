@@ -6,6 +6,7 @@ its check digit is right.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -23,7 +24,6 @@ __all__ = [
     "passports",
     "phones",
     "postcodes",
-    "secrets",
     "sort_codes",
     "spoken_digits",
     "tax_references",
@@ -79,19 +79,31 @@ def _loosely_written(text: str) -> Iterator[Found]:
 
 
 _DIGIT_WORD = r"(?:zero|oh|nought|one|two|three|four|five|six|seven|eight|nine|double|triple|treble|hundred)"
+_SPOKEN_TWICE = re.compile(
+    r"[\s,-](?:z(?=e)|o(?=[hn])|n(?=[io])|t(?=[hrw])|f(?=[io])|s(?=[ei])|e(?=i)|d(?=o)|h(?=u))"
+    r"(?<=[\s,-].)[a-z]{1,6}[\s,-]{1,3}" + _DIGIT_WORD
+)
+_DIGIT_WORDS = listed(_DIGIT_WORD[3:-1].replace("|", " "))
+_LEAST_SPOKEN = 5
 _SPOKEN_DIGITS = re.compile(_DIGIT_WORD + rf"(?:[\s,-]{{1,3}}{_DIGIT_WORD}){{6,40}}\b")
 
 
 def spoken_digits(reading: Reading) -> Iterator[Found]:
     """Numbers read out digit by digit."""
-    for found in _SPOKEN_DIGITS.finditer(reading.lower):
+    text = reading.lower
+    spoken = _DIGIT_WORDS & reading.words
+    if sum(map(text.count, spoken)) < _LEAST_SPOKEN or _SPOKEN_TWICE.search(text) is None:
+        return
+    for found in _SPOKEN_DIGITS.finditer(text):
         yield Found(*found.span(), "NUMBER")
 
 
 _NI_PREFIX = r"[a-ceghj-pr-tw-z][a-ceghj-npr-tw-z]|qq|tn|oo|ii"
 _NI_LETTERS = re.compile(rf"(?<![0-9a-z])(?:{_NI_PREFIX})[\s./-]{{0,3}}\Z")
 _NI = re.compile(
-    r"[0-9](?<=[a-z\s./-].)(?:[0-9]{5}|[0-9](?P<gap>[\s./-]{1,3})[0-9]{2}(?P=gap)[0-9]{2}|[0-9]{2}[\s./-]{1,3}[0-9]{3}"
+    r"[0-9](?<=[a-z\s./-].)(?:(?<=[a-z]{2}.)(?<![0-9a-z]...)|(?<=[a-z]{2}[\s./-].)(?<![0-9a-z]....)"
+    r"|(?<=[a-z]{2}[\s./-]{2}.)(?<![0-9a-z].....)|(?<=[a-z]{2}[\s./-]{3}.)(?<![0-9a-z]......))"
+    r"(?:[0-9]{5}|[0-9](?P<gap>[\s./-]{1,3})[0-9]{2}(?P=gap)[0-9]{2}|[0-9]{2}[\s./-]{1,3}[0-9]{3}"
     r"|[0-9]{3}[\s.-]{1,3}[0-9]{2}|[0-9][\s.-]{1,3}[0-9]{4}|(?:[\s./-]{1,3}[0-9]){5}|(?P<mixed>"
     r"(?:[\s./-]{0,3}[0-9]){5}))"
     r"(?P<suffix>[\s./-]{0,3}[a-dfmp](?![0-9a-z]))?(?![0-9])"
@@ -105,7 +117,8 @@ _YEARS = re.compile(r"(?:19|20)[0-9]{2}[\s./-]{1,3}[0-9]{2}|[0-9]{2}[\s.-]{1,3}(
 def ni_numbers(reading: Reading) -> Iterator[Found]:
     """National Insurance numbers, temporary ones and the example prefix QQ among them."""
     text = reading.lower
-    for found in _NI.finditer(text):
+    dates = (found for start in reading.dates if (found := _NI.match(text, start)) is not None)
+    for found in itertools.chain(reading.numbers(_NI), dates):
         first, stop = found.span()
         if (letters := _NI_LETTERS.search(text, max(0, first - 5), first)) is None:
             continue
@@ -123,7 +136,7 @@ def ni_numbers(reading: Reading) -> Iterator[Found]:
         ) or (text[start - 1 : start] in "-_" and start and len(digits) == 6 and written.islower()):
             continue
         yield Found(start, stop, "NI NUMBER")
-    for found in _NI_DIGITS_SPACED.finditer(text):
+    for found in reading.numbers(_NI_DIGITS_SPACED):
         if (letters := _NI_LETTERS_SPACED.search(text, max(0, found.start() - 8), found.start())) is not None:
             yield Found(letters.start(), found.end(), "NI NUMBER")
 
@@ -165,16 +178,16 @@ _UK_CODE = re.compile(r"\A(?:0044|44)0?")
 def phones(reading: Reading) -> Iterator[Found]:
     """Telephone numbers of people; freephone and public bodies' numbers are how customers are signposted."""
     text = reading.lower
-    for found in (one for pattern in _PHONES for one in pattern.finditer(text)):
+    for found in (one for pattern in _PHONES for one in reading.numbers(pattern)):
         digits = digits_of(found[0].replace("o", "0"))
         national = _UK_CODE.sub("0", digits) if "+" in found[0] or digits.startswith("00") else digits
         if not national.startswith(("0800", "0808", "0300")) and national not in words_of("public_contacts"):
             opened = text[found.start() - 1 : found.start()] == "(" and ")" in found[0]
             yield Found(found.start() - opened, found.end(), "PHONE")
-    for found in _PHONE_WITHOUT_ZERO.finditer(text):
+    for found in reading.numbers(_PHONE_WITHOUT_ZERO):
         if cued(_PHONE_CUE, text, *found.span(), after=25) or cued(_CALL_CUE, text, *found.span()):
             yield Found(*found.span(), "PHONE")
-    for found in _PHONE_PART.finditer(text):
+    for found in reading.numbers(_PHONE_PART):
         if cued(_CALL_CUE, text, *found.span(), before=40):
             yield Found(*found.span(), "PHONE")
 
@@ -189,7 +202,7 @@ _ACCOUNT_BESIDE = re.compile(r"[^0-9]{0,40}(?<![0-9])[0-9]{4}[ -]?[0-9]{4}(?![0-
 def sort_codes(reading: Reading) -> Iterator[Found]:
     """Sort codes; with hyphens they need no cue, in other spellings they do."""
     text = reading.lower
-    for found in _SORT_CODE.finditer(text):
+    for found in reading.numbers(_SORT_CODE):
         start, stop = found.span()
         gap = found["gap"].strip() if found["gap"] else ""
         beside = found["gap"] == " " and _ACCOUNT_BESIDE.match(text, stop) is not None
@@ -227,11 +240,13 @@ _ENDING = re.compile(
     r"(?P<digits>[0-9]{3,4})(?![0-9])"
 )
 
+_ENDS = listed("ending ends end")
+
 
 def accounts(reading: Reading) -> Iterator[Found]:
     """Account numbers: beside a sort code, or near a word that says so."""
     text = reading.lower
-    for found in _ACCOUNT.finditer(text):
+    for found in reading.numbers(_ACCOUNT):
         start, stop = found.span()
         if _ACCOUNT_FOLLOWS.match(text, stop) is not None or _BEFORE_SORT_CODE.match(text, stop) is not None:
             yield Found(start, stop, "ACCOUNT NUMBER")
@@ -247,7 +262,7 @@ def accounts(reading: Reading) -> Iterator[Found]:
             text, max(0, start - 50), start
         ):
             yield Found(start, stop, "ACCOUNT NUMBER")
-    for found in _ENDING.finditer(text):
+    for found in _ENDING.finditer(text) if not _ENDS.isdisjoint(reading.words) else ():
         yield Found(*found.span("digits"), "CARD" if found["of"] == "card" else "ACCOUNT NUMBER")
 
 
@@ -278,7 +293,7 @@ _CARD_GROUPS = re.compile(
     + r"(?:[0-9]{3}(?:[\s.\-_/]{1,3}[0-9]{4}){3}|(?<=3)[47][0-9]{2}[\s.\-]{1,3}[0-9]{6}[\s.\-]{1,3}[0-9]{5})(?![0-9])"
 )
 _CARD_CUE = re.compile(r"\bcards?\b|card_?number|cardnumber|\bvisa\b|mastercard|amex|american express|debit|\bpan\b")
-_CARD_SIGNS = ("cvv", "cvc", "security code", "pin", "expir", "exp ", "exp.", "exp:", "valid ")
+_EXPIRY_SIGNS = ("expir", "exp ", "exp.", "exp:", "exp=", 'exp"', "exp'", "exp0", "exp1", "expdate")
 _CARD_DETAIL = re.compile(
     r"(?:cvv2?|cvc2?|security code|card pin|\bpin(?: number| code| is|:))(?:\s(?:is|number|code))?[\"'\s:=]{0,4}"
     r"(?P<digits>[0-9]{3,6})(?![0-9])"
@@ -290,19 +305,28 @@ _CARD_DETAIL = re.compile(
 def cards(reading: Reading) -> Iterator[Found]:
     """Payment cards: by their groups, by issuer and check digit, or near a word that says so."""
     text = reading.lower
-    for found in _CARD_GROUPS.finditer(text):
+    for found in reading.numbers(_CARD_GROUPS):
         digits = digits_of(found[0])
         if digits[0] in "23456" or luhn(digits) or cued(_CARD_CUE, text, *found.span(), after=25):
             yield Found(*found.span(), "CARD")
-    for found in _CARD.finditer(text):
+    for found in reading.numbers(_CARD):
         digits = digits_of(found[0])
         plain = len(found[0]) == len(digits)
         if (_issued(digits) and (luhn(digits) or (plain and len(digits) == 16))) or cued(
             _CARD_CUE, text, *found.span(), after=25
         ):
             yield Found(*found.span(), "CARD")
-    for found in _CARD_DETAIL.finditer(text) if any(sign in text for sign in _CARD_SIGNS) else ():
+    for found in _CARD_DETAIL.finditer(text) if _tells_of_cards(reading) else ():
         yield Found(*found.span("digits" if found["digits"] else "expiry"), "CARD")
+
+
+def _tells_of_cards(reading: Reading) -> bool:
+    text, words = reading.lower, reading.words
+    if "pin" in words or ("code" in words and "security code" in text) or "valid " in text:
+        return True
+    return ("cv" in text and ("cvv" in text or "cvc" in text)) or (
+        "exp" in text and any(sign in text for sign in _EXPIRY_SIGNS)
+    )
 
 
 def _issued(digits: str) -> bool:
@@ -315,6 +339,9 @@ def luhn(digits: str) -> bool:
     return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
 
 
+_IBAN_BEGIN = re.compile(
+    r"[0-9](?=[0-9])(?<=[a-z -].)(?:(?<=[a-z]{2}.)(?<![0-9a-z][a-z]{2}.)|(?<=[a-z]{2}[ -].)(?<![0-9a-z][a-z]{2}[ -].))"
+)
 _IBAN = re.compile(r"[0-9](?<=[a-z -].)[0-9](?:[ -]?[0-9a-z]{2,4}){3,9}(?![0-9a-z])")
 _IBAN_UK = re.compile(rf"gb(?<![0-9a-z]gb){GAP}[0-9]{{2}}{GAP}[a-z]{{4}}(?:{GAP}[0-9]){{14}}(?![0-9])")
 _IBAN_LENGTHS = {
@@ -329,9 +356,10 @@ _IBAN_LENGTHS = {
     )
 }
 _COUNTRY = re.compile(r"(?<![0-9a-z])[a-z]{2}[ -]?\Z")
+_IBAN_WORDS = listed("iban bic swift")
 _IBAN_CUE = re.compile(r"\biban\b|\bbic\b|swift")
 _BIC = re.compile(
-    r"\b(?:bic|swift)(?:\s?(?:code|is))?[\"'\s:=/]{0,4}(?P<code>[a-z]{6}[0-9a-z]{2}(?:[0-9a-z]{3})?)(?![0-9a-z])"
+    r"[bs](?<!\w.)(?:(?<=b)ic|(?<=s)wift)(?:\s?(?:code|is))?[\"'\s:=/]{0,4}(?P<code>[a-z]{6}[0-9a-z]{2}(?:[0-9a-z]{3})?)(?![0-9a-z])"
 )
 
 
@@ -340,7 +368,7 @@ def ibans(reading: Reading) -> Iterator[Found]:
     text = reading.lower
     for found in _IBAN_UK.finditer(text):
         yield Found(*found.span(), "IBAN")
-    for found in _IBAN.finditer(text):
+    for found in _with_check_digits(reading):
         stop = found.end()
         if (country := _COUNTRY.search(text, max(0, found.start() - 4), found.start())) is None:
             continue
@@ -359,6 +387,18 @@ def ibans(reading: Reading) -> Iterator[Found]:
         yield Found(*found.span("code"), "IBAN")
 
 
+def _with_check_digits(reading: Reading) -> Iterator[re.Match[str]]:
+    text = reading.lower
+    if not _IBAN_WORDS.isdisjoint(reading.words) or "swift" in text:
+        yield from _IBAN.finditer(text)
+        return
+    # Without such a word a country's letters decide, and before most figures there are none.
+    for begin in _IBAN_BEGIN.finditer(text):
+        place = begin.start() - (text[begin.start() - 1] in " -")
+        if text[place - 2 : place] in _IBAN_LENGTHS and (found := _IBAN.match(text, begin.start())) is not None:
+            yield found
+
+
 def _mod97(code: str) -> bool:
     return int("".join(str(int(character, 36)) for character in code[4:] + code[:4])) % 97 == 1
 
@@ -370,7 +410,7 @@ _NHS_CUE = re.compile(r"\bnhs\b|health service|medical (?:number|record)|patient
 def nhs_numbers(reading: Reading) -> Iterator[Found]:
     """NHS numbers: in their groups with a right check digit, or near the word."""
     text = reading.lower
-    for found in _NHS.finditer(text):
+    for found in reading.numbers(_NHS):
         digits = digits_of(found[0])
         if (found["gap"] and _mod11(digits)) or cued(_NHS_CUE, text, *found.span(), before=40, after=20):
             yield Found(*found.span(), "NHS NUMBER")
@@ -391,10 +431,10 @@ _UTR_CUE = re.compile(
 def tax_references(reading: Reading) -> Iterator[Found]:
     """Unique Taxpayer References, near a word that says so: ten digits are also a time stamp."""
     text = reading.lower
-    for found in _UTR.finditer(text):
+    for found in reading.numbers(_UTR):
         if cued(_UTR_CUE, text, *found.span(), before=50, after=20):
             yield Found(*found.span(), "UTR")
-    for found in _UTR_JOINED.finditer(text):
+    for found in reading.numbers(_UTR_JOINED):
         yield Found(*found.span(), "UTR")
 
 
@@ -410,7 +450,7 @@ def passports(reading: Reading) -> Iterator[Found]:
     """Passport numbers near the word, and the machine-readable lines."""
     text = reading.lower
     if "passport" in text:
-        for found in _PASSPORT.finditer(text):
+        for found in reading.numbers(_PASSPORT, dates=True):
             if cued(_PASSPORT_CUE, text, *found.span(), before=50, after=20):
                 yield Found(*found.span(), "PASSPORT")
     if "<<" in text:
@@ -428,7 +468,7 @@ _LICENCE = re.compile(
 def driving_licences(reading: Reading) -> Iterator[Found]:
     """British driving licence numbers."""
     text = reading.lower
-    for found in _LICENCE.finditer(text):
+    for found in reading.numbers(_LICENCE):
         if (letters := _LICENCE_START.search(text, max(0, found.start() - 7), found.start())) is not None:
             yield Found(letters.start(), found.end(), "DRIVING LICENCE")
 
@@ -443,26 +483,3 @@ def postcodes(reading: Reading) -> Iterator[Found]:
         outward = _OUTWARD.search(reading.lower, max(0, found.start() - 8), found.start())
         if outward is not None and (outward["area"] in words_of("postcode_areas") or outward["area"] == "gir"):
             yield Found(outward.start(), found.end(), "POSTCODE")
-
-
-_SAID = re.compile(
-    r"(?:password|passwd|passcode|memorable word|api[_-]?key|secret(?!\sis)|authorization)[\"']?(?:\s?[:=]\s?|\sis\s)"
-    r"(?:[\"']|(?=\S*[0-9]))(?P<value>[^\s\"',;}]{3,128})"
-)
-_KEY = re.compile(r"(?P<value>(?:sk|pk|rk|key|ghp|xox[abp])[-_][0-9a-z_-]{16,})")
-_SECRETS = {
-    re.compile(r"bearer\s+(?P<value>[0-9a-z._~+/-]{8,}=*)"): ("bearer",),
-    re.compile(r"(?P<value>eyj[0-9a-z_-]{10,}\.[0-9a-z_-]{10,}(?:\.[0-9a-z_-]*)?)"): ("eyj",),
-    re.compile(r"://[^/\s:@\"']{0,64}:(?P<value>[^/\s@\"']{1,128})@"): ("://",),
-    _SAID: ("passw", "passcode", "memorable", "api", "secret", "authorization"),
-    _KEY: ("sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "key-", "key_", "ghp_", "xox"),
-}
-
-
-def secrets(reading: Reading) -> Iterator[Found]:
-    """Keys, tokens and passwords, as they stand in the messages of failed calls."""
-    text = reading.lower
-    for pattern, signs in _SECRETS.items():
-        if any(sign in text for sign in signs):
-            for found in pattern.finditer(text):
-                yield Found(*found.span("value"), "SECRET")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from typing import NamedTuple, TypeAlias
 
@@ -12,7 +12,7 @@ import yaml
 
 from guidance_agent.tracing.redaction_views import Reading
 
-__all__ = ["ALONE", "GAP", "Found", "Rule", "any_word", "cued", "digits_of", "listed", "words_of"]
+__all__ = ["ALONE", "GAP", "Found", "Rule", "Words", "any_word", "cued", "digits_of", "listed", "words_of"]
 
 
 class Found(NamedTuple):
@@ -52,6 +52,35 @@ def cued(cue: re.Pattern[str], lower: str, start: int, end: int, *, before: int 
 def listed(words: str) -> frozenset[str]:
     """Return the words of a text as a set."""
     return frozenset(words.split())
+
+
+class Words:
+    """Words that are looked for together, each of them quickly: those that a reading does not hold cost nothing.
+
+    Args:
+        following: Patterns of what has to stand behind the words, by one or several words in letters alone.
+        needing: Words of which a reading has to hold one, by words that are frequent without them.
+    """
+
+    def __init__(
+        self,
+        following: Mapping[str, str],
+        *,
+        needing: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
+        self._needing = {word: needed for words, needed in (needing or {}).items() for word in words.split()}
+        self._patterns = {
+            word: re.compile(rf"{word}(?<![a-z]{word})(?![a-z])(?={then})")
+            for words, then in following.items()
+            for word in words.split()
+        }
+
+    def found_in(self, reading: Reading) -> Iterator[re.Match[str]]:
+        """Yield the words in the lower case of a reading, one word after the other."""
+        for word in self._patterns.keys() & reading.words:
+            needed = self._needing.get(word)
+            if needed is None or not needed.isdisjoint(reading.words):
+                yield from self._patterns[word].finditer(reading.lower)
 
 
 def any_word(words: str) -> re.Pattern[str]:

@@ -47,13 +47,16 @@ class SpanRedaction:
         def redacted(text: str) -> str:
             customer = self._customer(names)
             learned = customer.learned
+            mark = None if key == _KEY or key in _OWN_WORDS else self._redactor.mark_for(key, text)
+            if key == _KEY or mark is not None:
+                made, announced = mark, self._redactor.names_in(text)
+            else:
+                made, announced = self._redactor.read(text, known=customer.known, learned=learned)
             if names and len(learned) < _WORDS:
-                learned.update(dict.fromkeys(self._redactor.names_in(text)))
-            if key == _KEY:
+                learned.update(dict.fromkeys(announced))
+            if made is None:
                 return self._redactor.redact_key(text, known=customer.known, learned=learned)
-            if key not in _OWN_WORDS and (mark := self._redactor.mark_for(key, text)) is not None:
-                return mark
-            return self._redactor.redact(text, known=customer.known, learned=learned)
+            return made
 
         return self._redactor.safely(redacted, value)
 
