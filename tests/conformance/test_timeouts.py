@@ -109,12 +109,12 @@ async def test_time_that_the_caller_takes_counts_for_no_time_out(served: Served)
     events = [event.data for event in served.wire.events(Said(text=WORDS))]
     count = len(opening(served))
     script = (CHUNKED, chunk(b"".join(events[:count])), 0.05, chunk(b"".join(events[count:])), b"0\r\n\r\n")
-    settings = limits(first_event=2, between_events=0.25, without_content=0.25)
+    settings = limits(first_event=4, between_events=0.6, without_content=0.6)
     stream = await served.play(*script, settings=settings)
     text = ""
     while (deltas := await within(stream.read())) is not None:
         text += "".join(delta.text for delta in deltas)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.7)
     assert text == "one two three"
 
 

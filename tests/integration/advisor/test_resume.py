@@ -67,7 +67,7 @@ async def test_an_ended_turn_is_read_back_from_any_number(
 async def test_a_live_turn_is_followed_to_its_end_from_where_the_client_left(
     simulator: ProviderSimulator, wire: str, wired: AdvisorAgent, janet: CustomerProfile
 ) -> None:
-    author_says(simulator, wire, Script(chunks=60, interval_ms=5))
+    author_says(simulator, wire, Script(chunks=150, interval_ms=15))
     seen: list[PublicEvent] = []
     followers: list[asyncio.Task[list[PublicEvent]]] = []
     async with asyncio.TaskGroup() as group, wired.consult(janet) as turn:
@@ -162,7 +162,7 @@ async def test_a_failed_turn_is_read_back_with_its_failure(
 async def test_a_long_answer_is_read_back_page_by_page(
     simulator: ProviderSimulator, wire: str, wired: AdvisorAgent, janet: CustomerProfile
 ) -> None:
-    author_says(simulator, wire, Script(chunks=300, interval_ms=4))
+    author_says(simulator, wire, Script(chunks=300, interval_ms=12))
     events = await public_events(wired, janet)
     assert len(events) > 2 * PAGE
     assert await followed(wired, events[0].turn_id) == events

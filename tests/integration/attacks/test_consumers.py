@@ -24,7 +24,7 @@ from tests.integration.advisor.wiring import (
 )
 from tests.integration.attacks.evidence import asks, check_ended, ended_turn_of, rows, shown
 
-ENDS_WITHIN = 10.0
+ENDS_WITHIN = 20.0
 SHORT = Script(pieces=("One. ", "Two."))
 
 

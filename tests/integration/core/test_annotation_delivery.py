@@ -291,6 +291,8 @@ async def test_without_a_phoenix_everything_waits_for_one(desk: Desk) -> None:
     assert await desk.delivery.drain() == Delivered(sent=2, waiting=0)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
 async def test_draining_sends_what_can_be_sent_and_says_what_waits(desk: Desk) -> None:
     desk.phoenix.spans = {span_of(number) for number in range(2_010)} - {span_of(5)}
     await desk.annotated(2_010)
