@@ -124,6 +124,14 @@ def test_redacting_twice_changes_nothing_more(planted_text: object) -> None:
     assert REDACTOR.redact(once, known=known) == once
 
 
+def test_what_stands_among_ordinary_sentences_is_found_as_well_as_alone() -> None:
+    entries = [json.loads(line) for line in ORDINARY.read_text(encoding="utf-8").splitlines()]
+    for number, one in enumerate(planted()):
+        before, after = entries[number % len(entries)]["reply"], entries[-1 - number % len(entries)]["reply"]
+        text = REDACTOR.redact(f"{before}\n\n{one.text}\n\n{after}", known=one.known)
+        assert not one.leaks_in(text), one.id
+
+
 @pytest.mark.parametrize(
     ("how", "marked"),
     [
