@@ -12,8 +12,6 @@ that the program can see, on questions that are always the same.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -131,12 +129,6 @@ class ModelCheckSet:
         self._advisor = advisor or AdvisorProfile.default()
         self.cases = tuple(shipped_cases() if cases is None else cases)
         self._rules = TextRules(knowledge)
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells this set of questions from another."""
-        content = json.dumps([case.model_dump(mode="json") for case in self.cases], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     async def run(self, rules: ReleasedRules, *, cases: Sequence[CheckCase] = ()) -> CheckReport:
         """Answer all questions and check the answers.

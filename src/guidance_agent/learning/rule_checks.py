@@ -58,11 +58,6 @@ class RuleChecks:
         self._rules = TextRules(knowledge)
         self._redactor = Redactor()
 
-    @property
-    def version(self) -> str:
-        """Fingerprint of the gate's rules."""
-        return self._rules.version
-
     def examine(self, rule: str, *, on: date, names: Sequence[str] = ()) -> tuple[RuleFinding, ...]:
         """Return why a rule is refused; nothing for one that may become a draft.
 
