@@ -139,7 +139,8 @@ class TurnTrace:
     def caller_left(self, *, cancelled: bool) -> None:
         """Note that whoever asked does not want the rest; `cancelled` is whether their task was."""
         self._was_cancelled = cancelled
-        self.root.left = not cancelled
+        if self.root.is_recording:
+            self.root.left = not cancelled
 
     def ended(
         self,

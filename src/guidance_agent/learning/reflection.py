@@ -58,7 +58,7 @@ _ANSWER_TOKENS = 4_000
 """Room for a model that cannot but think, too: a request must be the same in a batch, where nothing is added to it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReflectionStep(Generic[Answer]):
     """One of the four steps.
 
@@ -98,10 +98,10 @@ class ReflectionStep(Generic[Answer]):
         return await structured.complete(gateway, request, output=self.output)
 
 
-REFLECT = ReflectionStep("reflect", "reflection", Reflection)
-VALIDATE = ReflectionStep("validate", "principle_validation", Validation)
-REFINE = ReflectionStep("refine", "principle_refinement", Refinement)
-JUDGE_VALUE = ReflectionStep("value", "rule_value", RuleValue)
+REFLECT = ReflectionStep(name="reflect", operation="reflection", output=Reflection)
+VALIDATE = ReflectionStep(name="validate", operation="principle_validation", output=Validation)
+REFINE = ReflectionStep(name="refine", operation="principle_refinement", output=Refinement)
+JUDGE_VALUE = ReflectionStep(name="value", operation="rule_value", output=RuleValue)
 
 STEPS: Mapping[StepName, ReflectionStep[Any]] = {step.name: step for step in (REFLECT, VALIDATE, REFINE, JUDGE_VALUE)}
 """The steps in their order."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from guidance_agent.phoenix.pages import page_of
 from guidance_agent.phoenix.processes import process_mark
@@ -108,7 +108,7 @@ def written_word(data_folder: Path) -> LocalPhoenix | None:
     try:
         with (phoenix_folder(data_folder) / _FILE).open("rb") as file:
             word = _Word.model_validate_json(file.read(_LONGEST))
-    except (OSError, ValidationError):
+    except (OSError, ValueError):
         # A file that nobody can read names no server; the next start writes another.
         return None
     return LocalPhoenix(**dict(word))

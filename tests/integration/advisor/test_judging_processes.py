@@ -130,7 +130,10 @@ async def test_what_a_killed_process_had_shown_is_judged_with_all_that_is_journa
 @pytest.mark.slow
 async def test_a_worker_with_nothing_to_do_leaves_at_once(settings: Settings) -> None:
     code, values, said = await told(await worker(settings, "--once"))
-    assert (code, values) == (0, {"closed": 0, "judged": 0, "given_up": 0, "waiting": {}})
+    assert (code, values) == (
+        0,
+        {"closed": 0, "judged": 0, "given_up": 0, "waiting": {}, "annotations": {"sent": 0, "waiting": 0}},
+    )
     assert "Error" not in said
 
 
