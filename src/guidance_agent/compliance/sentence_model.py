@@ -8,6 +8,7 @@ more than a few look-ups for each word.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
@@ -34,7 +35,7 @@ _Kept = TypeVar("_Kept")
 _Sum = TypeVar("_Sum", float, tuple[int, ...], tuple[str, ...])
 
 
-class FeatureSums(Generic[_Sum]):
+class FeatureSums(ABC, Generic[_Sum]):
     """What words, and words together, add to a sum over features; each is worked out once and kept.
 
     Attributes:
@@ -93,8 +94,9 @@ class FeatureSums(Generic[_Sum]):
         values[key] = value
         return value
 
+    @abstractmethod
     def _sum(self, features: Iterable[str]) -> _Sum:
-        raise NotImplementedError
+        """Return what features add together."""
 
 
 class LinearModel(FeatureSums[float]):

@@ -179,12 +179,12 @@ def _mappings(connection: sa.Connection, query: sa.Select[Any]) -> Sequence[Mapp
 async def _source(parts: Parts, lease: BatchLease, provider: Provider, file: BinaryIO) -> BinaryIO | str:
     """Return what a batch is made of: the file with its rows, or the id of that file at the provider."""
     wire, place = provider
-    if wire.uploads and lease.row["input_file_id"] is not None:
+    if lease.row["input_file_id"] is not None:
         return str(lease.row["input_file_id"])
     await _write_rows(parts, lease, wire, file)
-    if not wire.uploads:
-        return file
     uploaded = await wire.upload(place, lease.id, file)
+    if uploaded is None:
+        return file
     parts.crash("uploaded")
     await lease.change({"input_file_id": uploaded}, before="submitting")
     parts.crash("upload_recorded")

@@ -32,7 +32,6 @@ class AnthropicBatches:
     limits = BatchLimits(items=100_000, bytes=250 * 1024 * 1024)
     keeps_keys = False
     primes = True
-    uploads = False
     before, between, after = b'{"requests":[', b",", b"]}"
 
     def __init__(self) -> None:
@@ -44,9 +43,8 @@ class AnthropicBatches:
     def row(self, wire_id: str, call: PreparedCall) -> bytes:
         return encoded({"custom_id": wire_id, "params": build_anthropic_body(call, stream=False)})
 
-    async def upload(self, place: BatchPlace, key: str, file: BinaryIO) -> str:
-        """Raise `NotImplementedError`: the requests are part of the submission."""
-        raise NotImplementedError("message batches have no input files")
+    async def upload(self, place: BatchPlace, key: str, file: BinaryIO) -> None:
+        return None
 
     async def create(self, place: BatchPlace, key: str, source: BinaryIO | str) -> ProviderBatch:
         made = await self._http.json(

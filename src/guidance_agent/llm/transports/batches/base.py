@@ -93,13 +93,11 @@ class BatchWire(Protocol):
         limits: Of one batch.
         keeps_keys: Whether a batch carries our own id, by which a list finds it.
         primes: Whether a first batch of one request makes the prompt's shared prefix cheaper for the others.
-        uploads: Whether the requests go up as a file of their own before there is a batch.
     """
 
     limits: BatchLimits
     keeps_keys: bool
     primes: bool
-    uploads: bool
     before: bytes
     between: bytes
     after: bytes
@@ -107,8 +105,8 @@ class BatchWire(Protocol):
     def row(self, wire_id: str, call: PreparedCall) -> bytes:
         """Return the bytes of one request; its body is that of the same call made interactively."""
 
-    async def upload(self, place: BatchPlace, key: str, file: BinaryIO) -> str:
-        """Send the rows as a file and return its id at the provider."""
+    async def upload(self, place: BatchPlace, key: str, file: BinaryIO) -> str | None:
+        """Send the rows as a file and return its id at the provider; None where rows travel with the submission."""
 
     async def create(self, place: BatchPlace, key: str, source: BinaryIO | str) -> ProviderBatch:
         """Submit the rows, or the file of this id, as a batch. It runs, and is paid for, once this returns."""

@@ -40,7 +40,6 @@ class OpenAIBatches:
     limits = BatchLimits(items=50_000, bytes=195 * 1024 * 1024)
     keeps_keys = True
     primes = False
-    uploads = True
     before, between, after = b"", b"\n", b"\n"
 
     def __init__(self) -> None:
