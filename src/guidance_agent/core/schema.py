@@ -13,8 +13,10 @@ import sqlalchemy as sa
 
 from guidance_agent.core.columns import StoredId, StoredText, UtcDateTime, id_column, metadata, vector_columns
 from guidance_agent.core.schema_learning import reflections, rule_events, rule_releases, rules
+from guidance_agent.core.schema_work import batch_claims
 
 __all__ = [
+    "batch_claims",
     "batch_items",
     "batch_jobs",
     "cases",
