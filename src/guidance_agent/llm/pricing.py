@@ -21,8 +21,9 @@ from __future__ import annotations
 import re
 from asyncio import to_thread
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from guidance_agent.llm.messages import Cost, UnitPrices, Usage
 from guidance_agent.llm.price_file import FilePrices, read_price_file
@@ -40,6 +41,16 @@ _WRITE_1H = "cache_creation_input_token_cost_above_1hr"
 _tier = re.compile(rf"{_INPUT}_above_(\d+)k_tokens")
 
 _FAMILIES = {"bedrock": ("bedrock_converse",), "vertex_ai": ("vertex_ai-",)}
+_KEPT = 256
+"""For so many models what the map says of them is kept: a batch asks twice for each of its items."""
+
+
+class _Listed(NamedTuple):
+    """A record of the map, and the tiers whose input has a price in it: above how many thousand tokens they begin."""
+
+    name: str
+    record: Mapping[str, Any]
+    tiers: tuple[int, ...]
 
 
 class PriceTable:
@@ -49,6 +60,8 @@ class PriceTable:
         self._map = price_map
         self._own = own
         self._own_source = own_source
+        self._listed = lru_cache(maxsize=_KEPT)(self._record)
+        self._unit_prices = lru_cache(maxsize=_KEPT)(self._priced)
 
     @classmethod
     def load(cls, prices_file: Path | None = None) -> PriceTable:
@@ -76,26 +89,32 @@ class PriceTable:
         own = self._own.get(model) or self._own.get(model.partition("/")[2])
         if own is not None:
             return own.unit_prices(batch=batch, source=self._own_source)
-        found = self._record(model)
+        found = self._listed(model)
         if found is None:
             return None
-        name, record = found
-        source = f"{name} in the price map of LiteLLM {self._map.version}"
-        return _unit_prices(record, total_input_tokens=total_input_tokens, batch=batch, source=source)
+        tier = max((tier for tier in found.tiers if total_input_tokens > tier * 1000), default=0)
+        return self._unit_prices(model, tier, batch)
 
     def cost(self, model: str, usage: Usage, *, batch: bool = False) -> Cost | None:
         """Return what `usage` cost, or None where the model has no price."""
         prices = self.prices(model, total_input_tokens=usage.total_input_tokens, batch=batch)
         return None if prices is None else cost_of(usage, prices)
 
-    def _record(self, model: str) -> tuple[str, Mapping[str, Any]] | None:
+    def _priced(self, model: str, tier: int, batch: bool) -> UnitPrices | None:
+        found = self._listed(model)
+        if found is None:
+            return None
+        source = f"{found.name} in the price map of LiteLLM {self._map.version}"
+        return _unit_prices(found.record, tier=tier, batch=batch, source=source)
+
+    def _record(self, model: str) -> _Listed | None:
         provider, slash, bare = model.partition("/")
         if not slash:
             provider, bare = "", model
         for name in dict.fromkeys((model, undated(model), bare, undated(bare))):
             record = self._map.record(name)
             if record is not None and (name.startswith(f"{provider}/") or _sells(record, provider)):
-                return name, record
+                return _Listed(name, record, _tiers(record))
         return None
 
 
@@ -118,8 +137,18 @@ def _sells(record: Mapping[str, Any], provider: str) -> bool:
     return not provider or listed == provider or listed.startswith(_FAMILIES.get(provider, ("\0",)))
 
 
-def _unit_prices(record: Mapping[str, Any], *, total_input_tokens: int, batch: bool, source: str) -> UnitPrices | None:
-    columns = _Columns(record, total_input_tokens)
+def _tiers(record: Mapping[str, Any]) -> tuple[int, ...]:
+    found = ((_tier.fullmatch(key), _price(record, key)) for key in record)
+    return tuple(int(match[1]) for match, price in found if match and price is not None)
+
+
+def _price(record: Mapping[str, Any], key: str) -> float | None:
+    value = record.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _unit_prices(record: Mapping[str, Any], *, tier: int, batch: bool, source: str) -> UnitPrices | None:
+    columns = _Columns(record, tier)
     price_in, price_out = columns.ordinary(_INPUT), columns.ordinary(_OUTPUT)
     if price_in is None or price_out is None or (price_in == 0 and price_out == 0):
         return None
@@ -161,11 +190,10 @@ _NAMES = {
 class _Columns:
     """A record's columns at the tier of one call; `derived` lists those that a rule of the module made."""
 
-    def __init__(self, record: Mapping[str, Any], total_input_tokens: int) -> None:
+    def __init__(self, record: Mapping[str, Any], tier: int) -> None:
         self._record = record
         self.derived: list[str] = []
-        tiers = [int(found[1]) for key in record if (found := _tier.fullmatch(key)) and self._price(key) is not None]
-        self.tier = max((tier for tier in tiers if total_input_tokens > tier * 1000), default=0)
+        self.tier = tier
         self._suffix = f"_above_{self.tier}k_tokens" if self.tier else ""
 
     def ordinary(self, name: str) -> float | None:
@@ -193,5 +221,4 @@ class _Columns:
         return None
 
     def _price(self, key: str) -> float | None:
-        value = self._record.get(key)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return _price(self._record, key)
