@@ -21,6 +21,7 @@
     │   ├── UnknownRuleError
     │   ├── RuleChangeError
     │   ├── PromptTooLongError
+    │   ├── ToolDefinitionError
     │   └── BatchRequestError
     │       ├── BatchConflictError
     │       └── UnknownBatchError
@@ -38,6 +39,7 @@
     │   ├── MalformedResponseError
     │   ├── MidStreamError
     │   ├── StreamTruncated
+    │   ├── ToolLimitError
     │   └── StructuredOutputError
     ├── StorageError                  the records cannot be read or written
     │   ├── DatabaseUnavailableError
@@ -46,6 +48,7 @@
     │       └── LeaseLostError
     ├── GuidanceNotCompliantError     no version of an answer passed its checks
     ├── BatchTimeoutError             a batch has not ended in the time that was given it
+    ├── BatchFailedError              a concurrent batch has requests without an answer
     ├── FileWriteError                a stream's text cannot be written to its file
     ├── PhoenixError                  the local Phoenix server cannot be installed, started or stopped
     │   └── PhoenixNotInstalledError
@@ -58,7 +61,7 @@ decide on a retry; nothing in it holds a key or a customer's text, but for `Stru
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuthenticationError",
     "BatchConflictError",
+    "BatchFailedError",
     "BatchRequestError",
     "BatchTimeoutError",
     "BatchesUnsupportedError",
@@ -109,6 +113,8 @@ __all__ = [
     "StructuredOutputError",
     "StructuredOutputKind",
     "TimeoutPhase",
+    "ToolDefinitionError",
+    "ToolLimitError",
     "TurnEndedError",
     "TurnInProgressError",
     "UnknownBatchError",
@@ -207,6 +213,10 @@ class RuleChangeError(InputError):
 
 class PromptTooLongError(InputError):
     """Raised when question and conversation do not fit the context window of the model."""
+
+
+class ToolDefinitionError(InputError):
+    """Raised when a function cannot be a tool: a parameter without a type, or of one that JSON cannot say."""
 
 
 class BatchRequestError(InputError):
@@ -337,6 +347,18 @@ class StreamTruncated(ModelError):
     retryable = True
 
 
+class ToolLimitError(ModelError):
+    """Raised when a model still calls tools after the last round that it was allowed.
+
+    Attributes:
+        runs: The calls that were carried out, as `ToolRun`s.
+    """
+
+    def __init__(self, message: str, *, model: str | None = None, runs: tuple[Any, ...] = ()) -> None:
+        super().__init__(message, model=model)
+        self.runs = runs
+
+
 class StructuredOutputError(ModelError):
     """Raised when an answer is not the JSON that was asked for, or could be read in two ways.
 
@@ -415,6 +437,18 @@ class GuidanceNotCompliantError(GuidanceAgentError):
 
 class BatchTimeoutError(GuidanceAgentError, TimeoutError):
     """Raised when a job has not ended within the time to wait; it goes on, and can be waited for again."""
+
+
+class BatchFailedError(GuidanceAgentError):
+    """Raised when requests of a concurrent batch have no answer, and the caller asked for all of them or none.
+
+    Attributes:
+        response: The `BatchResponse` of what is done: the answers that are there, and what failed.
+    """
+
+    def __init__(self, message: str, *, response: Any) -> None:
+        super().__init__(message)
+        self.response = response
 
 
 class FileWriteError(GuidanceAgentError):
