@@ -34,6 +34,7 @@ class Breakdown(StrEnum):
     MODEL = "model"
     DAY = "day"
     OPERATION = "operation"
+    TRANSPORT = "transport"
 
 
 def cache(context: typer.Context) -> None:
@@ -52,7 +53,7 @@ def report(
         list[Breakdown] | None,
         typer.Option(
             "--by",
-            metavar="part|model|day|operation",
+            metavar="part|model|day|operation|transport",
             help="Break the figures down; may be repeated. Otherwise by part and by model.",
         ),
     ] = None,

@@ -38,9 +38,9 @@ __all__ = [
     "cache_report",
 ]
 
-CacheDimension = Literal["model", "day", "operation"]
-DIMENSIONS: tuple[CacheDimension, ...] = ("model", "day", "operation")
-"""What the calls can be grouped by. A day is one of UTC."""
+CacheDimension = Literal["model", "day", "operation", "transport"]
+DIMENSIONS: tuple[CacheDimension, ...] = ("model", "day", "operation", "transport")
+"""What the calls can be grouped by. A day is one of UTC; the transport tells calls of batches from the others."""
 
 _PROMPT_ORDER = ("tools", "schema", "conduct", "requirements", "customer", "conversation")
 _CHANGED = "part_changed:"
@@ -204,6 +204,7 @@ _COLUMNS: Mapping[CacheDimension, sa.ColumnElement[str]] = {
     "model": model_calls.c.model,
     "day": _UtcDay(model_calls.c.started_at),
     "operation": model_calls.c.operation,
+    "transport": model_calls.c.transport,
 }
 _PRICES = sa.case((model_calls.c.cost_usd.is_not(None), sa.cast(model_calls.c.unit_prices, sa.Text)))
 """The unit prices as text; NULL without a cost. There are few different ones, so money is left to Python."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 from guidance_agent.core.journal import Journal, Row
 from guidance_agent.core.schema import model_calls
-from guidance_agent.llm.messages import ModelCall, Usage
+from guidance_agent.llm.messages import ModelCall, UnitPrices, Usage
 
 __all__ = ["UsageLedger", "ledger_row"]
 
@@ -40,7 +43,7 @@ def ledger_row(call: ModelCall) -> Row:
         "reasoning_tokens": tokens.reasoning_tokens if known else None,
         "usage_estimated": tokens.estimated,
         "cost_usd": None if cost is None else cost.usd,
-        "unit_prices": None if cost is None else dataclasses.asdict(cost.prices),
+        "unit_prices": None if cost is None else _as_json(cost.prices),
         "cache_outcome": call.cache_outcome,
         "cache_parts": dict(call.cache_parts),
         "cache_use": dict(call.cache_use),
@@ -48,6 +51,12 @@ def ledger_row(call: ModelCall) -> Row:
         "request_id": call.request_id,
         "error": call.error,
     }
+
+
+@functools.lru_cache(maxsize=256)
+def _as_json(prices: UnitPrices) -> Mapping[str, Any]:
+    # The same few for all calls of a model; to be read only.
+    return dataclasses.asdict(prices)
 
 
 class UsageLedger:

@@ -184,7 +184,7 @@ async def test_parts_are_counted_by_what_became_of_them(ledger: Ledger) -> None:
     assert (conversation.calls, conversation.extended, conversation.uncached) == (2, 1, 1)
 
 
-async def test_lines_by_model_operation_and_day_of_utc(ledger: Ledger) -> None:
+async def test_lines_by_model_day_of_utc_operation_and_transport(ledger: Ledger) -> None:
     midnight = datetime(2026, 11, 21, tzinfo=UTC)
     ledger.add(usage=Usage(input_tokens=1), at=midnight - timedelta(microseconds=1))
     ledger.add(usage=Usage(input_tokens=2), at=midnight, operation="reasoning", model="anthropic/claude-haiku-5-5")
@@ -194,6 +194,7 @@ async def test_lines_by_model_operation_and_day_of_utc(ledger: Ledger) -> None:
         "model": {CLAUDE: 1, "anthropic/claude-haiku-5-5": 2},
         "day": {"2026-11-20": 1, "2026-11-21": 2},
         "operation": {"guidance": 1, "reasoning": 2},
+        "transport": {"native": 3},
     }
 
 

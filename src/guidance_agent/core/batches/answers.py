@@ -30,6 +30,7 @@ class KnownItem(NamedTuple):
     model: str
     has_schema: bool
     spent_usd: float
+    metadata: Mapping[str, str] | None = None
 
 
 def values_of(parts: Parts, kind: BatchKind, item: KnownItem, row: ResultRow, *, route: Route) -> JsonObject:

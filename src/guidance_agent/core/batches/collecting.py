@@ -17,13 +17,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from guidance_agent.core.batches.accounts import Accounts
 from guidance_agent.core.batches.answers import KnownItem, values_of
 from guidance_agent.core.batches.leases import BatchLease
 from guidance_agent.core.batches.states import BatchKind, Parts
 from guidance_agent.core.batches.submitting import Job, Provider, provider_of
 from guidance_agent.core.batches.waiting import put_off, put_off_until
-from guidance_agent.core.bulk import update_rows
-from guidance_agent.core.schema import batch_items, provider_batches
+from guidance_agent.core.bulk import Row, insert_rows, update_rows
+from guidance_agent.core.schema import batch_items, model_calls, provider_batches
 from guidance_agent.core.types import JsonObject
 from guidance_agent.errors import ConfigurationError, ModelError
 from guidance_agent.llm.batch_request import ItemOutcome, Route
@@ -203,7 +204,7 @@ async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Pro
     """Store what the results say."""
     kind = parts.kind(job.kind)
     await parts.gateway.prices_ready()
-    reading = _Reading(parts, lease, kind)
+    reading = _Reading(parts, lease, kind, Accounts(parts, lease.row, job.kind, provider.traits))
     rows: list[ResultRow] = []
     async for row in provider.wire.rows(provider.place, batch):
         rows.append(row)
@@ -217,10 +218,11 @@ async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Pro
 class _Reading:
     """One pass over the results of a batch."""
 
-    def __init__(self, parts: Parts, lease: BatchLease, kind: BatchKind) -> None:
+    def __init__(self, parts: Parts, lease: BatchLease, kind: BatchKind, accounts: Accounts) -> None:
         self._parts = parts
         self._lease = lease
         self._kind = kind
+        self._accounts = accounts
         self._seen: set[str] = set()
         self._refused: dict[str, list[str]] = {"unknown": [], "repeated": [], "unreadable": []}
         self._counts = dict.fromkeys(self._refused, 0)
@@ -244,16 +246,20 @@ class _Reading:
         for name in new.keys() - known.keys():
             self._refuse("unknown", name)
         open_items = {name: item for name, item in known.items() if item is not None}
-        changes = await asyncio.to_thread(self._values, open_items, new)
+        changes, calls = await asyncio.to_thread(self._values, open_items, new)
         if changes:
-            await store(self._lease, changes)
+            await store(self._lease, changes, calls)
             self._parts.crash("collecting")
 
-    def _values(self, items: Mapping[str, KnownItem], rows: Mapping[str, ResultRow]) -> list[tuple[str, JsonObject]]:
-        return [
+    def _values(
+        self, items: Mapping[str, KnownItem], rows: Mapping[str, ResultRow]
+    ) -> tuple[list[tuple[str, JsonObject]], list[Row]]:
+        changes = [
             (item.id, values_of(self._parts, self._kind, item, rows[name], route="batch"))
             for name, item in items.items()
         ]
+        calls = [self._accounts.row(item, rows[name]) for name, item in items.items()]
+        return changes, [call for call in calls if call is not None]
 
     def _refuse(self, why: str, what: str) -> None:
         self._counts[why] += 1
@@ -261,9 +267,14 @@ class _Reading:
             self._refused[why].append(what[:200])
 
 
-async def store(lease: BatchLease, changes: Sequence[tuple[str, JsonObject]]) -> None:
-    """Write what became of items, while nobody else has their batch."""
-    await lease.within(lambda connection: update_rows(connection, batch_items, changes), {})
+async def store(lease: BatchLease, changes: Sequence[tuple[str, JsonObject]], calls: Sequence[Row] = ()) -> None:
+    """Write what became of items, and the calls that they were, while nobody else has their batch."""
+
+    def write(connection: sa.Connection) -> None:
+        update_rows(connection, batch_items, changes)
+        insert_rows(connection, model_calls, calls)
+
+    await lease.within(write, {})
 
 
 async def _known(parts: Parts, batch_id: str, names: Sequence[str], model: str) -> dict[str, KnownItem | None]:
@@ -271,13 +282,15 @@ async def _known(parts: Parts, batch_id: str, names: Sequence[str], model: str) 
     if not names:
         return {}
     table = batch_items.c
-    query = sa.select(table.wire_id, table.id, table.custom_id, table.state, table.spent_usd, has_schema())
+    query = sa.select(
+        table.wire_id, table.id, table.custom_id, table.state, table.spent_usd, table["metadata"], has_schema()
+    )
     query = query.where(table.wire_id.in_(names), table.batch_id == batch_id)
     rows = await parts.database.run(lambda connection: connection.execute(query).all())
     return {
         row.wire_id: None
         if row.state != "prepared"
-        else KnownItem(row.id, row.custom_id, model, row.has_schema, row.spent_usd)
+        else KnownItem(row.id, row.custom_id, model, row.has_schema, row.spent_usd, row.metadata)
         for row in rows
     }
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
+from guidance_agent.core.batches.accounts import ids_of
 from guidance_agent.core.batches.answers import KnownItem, values_of
 from guidance_agent.core.batches.bodies import corrected, prepared_call
 from guidance_agent.core.batches.collecting import close_collection, has_schema, store
@@ -71,7 +73,9 @@ async def cancel_prepared(parts: Parts, lease: BatchLease, job: Job) -> None:
 async def _open_items(parts: Parts, batch_id: str) -> list[Mapping[str, Any]]:
     table = batch_items.c
     query = (
-        sa.select(table.id, table.custom_id, table.request, table.reason, table.spent_usd, has_schema())
+        sa.select(
+            table.id, table.custom_id, table.request, table.reason, table.spent_usd, table["metadata"], has_schema()
+        )
         .where(table.batch_id == batch_id, table.state == "prepared")
         .order_by(table.position)
         .limit(parts.options.online_at_a_time)
@@ -87,7 +91,7 @@ async def _asked(parts: Parts, item: Mapping[str, Any]) -> ResultRow:
     request = corrected(request_from_json(item["request"]), item["reason"])
     call = await prepared_call(parts.gateway, request)
     try:
-        answer = await parts.gateway.complete(call.request)
+        answer = await parts.gateway.complete(replace(call.request, metadata=ids_of(item["metadata"])))
     except ModelError as error:
         outcome: ItemOutcome = "errored_retryable" if error.retryable else "errored_fatal"
         return ResultRow(wire_id=None, outcome=outcome, error=str(error), error_type=type(error).__name__)

@@ -25,6 +25,7 @@ from guidance_agent.core.schema import batch_items, batch_jobs, provider_batches
 from guidance_agent.errors import ConfigurationError, ModelError, ModelNotFoundError
 from guidance_agent.llm.batch_request import request_from_json
 from guidance_agent.llm.messages import ModelRequest
+from guidance_agent.llm.providers.base import ModelTraits
 from guidance_agent.llm.transports.batches.base import BatchPlace, BatchWire, ProviderBatch, surely_not_accepted
 
 __all__ = ["Job", "Provider", "job_of", "provider_of", "submit"]
@@ -45,10 +46,11 @@ class Job(NamedTuple):
 
 
 class Provider(NamedTuple):
-    """How the provider of a batch is spoken to, and where it is."""
+    """How the provider of a batch is spoken to, where it is, and what the batch's model can do."""
 
     wire: BatchWire
     place: BatchPlace
+    traits: ModelTraits
 
 
 async def job_of(parts: Parts, lease: BatchLease) -> Job:
@@ -74,7 +76,7 @@ async def provider_of(parts: Parts, lease: BatchLease) -> Provider:
     """
     call, _ = await parts.gateway.routed(ModelRequest(model=lease.row["model"], messages=()))
     place = BatchPlace(endpoint=call.endpoint, timeouts=call.timeouts)
-    return Provider(await parts.wires.of(call.endpoint), place)
+    return Provider(await parts.wires.of(call.endpoint), place, call.traits)
 
 
 async def submit(parts: Parts, lease: BatchLease, job: Job) -> bool:
@@ -178,7 +180,7 @@ def _mappings(connection: sa.Connection, query: sa.Select[Any]) -> Sequence[Mapp
 
 async def _source(parts: Parts, lease: BatchLease, provider: Provider, file: BinaryIO) -> BinaryIO | str:
     """Return what a batch is made of: the file with its rows, or the id of that file at the provider."""
-    wire, place = provider
+    wire, place, _ = provider
     if lease.row["input_file_id"] is not None:
         return str(lease.row["input_file_id"])
     await _write_rows(parts, lease, wire, file)
