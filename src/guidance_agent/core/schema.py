@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from guidance_agent.core.columns import StoredId, StoredText, UtcDateTime, id_column, metadata, vector_columns
-from guidance_agent.core.schema_learning import reflections, rule_events, rule_releases, rules
+from guidance_agent.core.schema_learning import reflections, rule_events, rule_releases, rules, turn_lessons
 from guidance_agent.core.schema_work import batch_claims
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "rules",
     "span_annotations",
     "turn_events",
+    "turn_lessons",
     "turns",
     "verdicts",
     "worker_slots",

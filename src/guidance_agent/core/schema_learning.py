@@ -1,4 +1,4 @@
-"""The tables of what was learned: failures that were reflected on, rules, what happened to them, and their releases."""
+"""The tables of what was learned: failures that were reflected on, rules and their releases, what turns taught."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from guidance_agent.core.columns import StoredId, StoredText, UtcDateTime, id_column, metadata, vector_columns
 
-__all__ = ["reflections", "rule_events", "rule_releases", "rules"]
+__all__ = ["reflections", "rule_events", "rule_releases", "rules", "turn_lessons"]
 
 rules = sa.Table(
     "rules",
@@ -61,6 +61,17 @@ reflections = sa.Table(
     sa.Column("simulated", sa.Boolean, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("ended_at", UtcDateTime, nullable=True),
+    sa.Column("owner", StoredId, nullable=True),
+    sa.Column("lease_until", sa.Float, nullable=True),
     sa.UniqueConstraint("turn_id"),
     sa.Index("ix_reflections_stage", "stage", "created_at"),
+)
+
+turn_lessons = sa.Table(
+    "turn_lessons",
+    metadata,
+    sa.Column("turn_id", StoredId, primary_key=True),
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("result", sa.JSON, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
 )
