@@ -28,12 +28,12 @@ class ToolUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A complete answer: text in the pieces in which it is streamed, thinking before it, a tool call after it."""
+    """A complete answer: text in the pieces in which it is streamed, thinking before it, tool calls after it."""
 
     pieces: tuple[str, ...]
     text_tokens: int
     reasoning: str = ""
-    tool: ToolUse | None = None
+    tools: tuple[ToolUse, ...] = ()
     stop: StopReason = "end"
     stop_sequence: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -48,8 +48,8 @@ class Answer:
 
     @cached_property
     def output_tokens(self) -> int:
-        tool = count_tokens(self.tool.json()) + 12 if self.tool is not None else 0
-        return max(1, self.text_tokens + self.reasoning_tokens + tool)
+        tools = sum(count_tokens(tool.json()) + 12 for tool in self.tools)
+        return max(1, self.text_tokens + self.reasoning_tokens + tools)
 
     def limited(self, max_tokens: int) -> Answer:
         """The answer cut off where `max_tokens` output tokens are used up."""

@@ -67,7 +67,7 @@ class Composer:
             return Answer(
                 pieces=(),
                 text_tokens=0,
-                tool=ToolUse(forced.name, arguments if isinstance(arguments, dict) else {}),
+                tools=(ToolUse(forced.name, arguments if isinstance(arguments, dict) else {}),),
                 stop="tool",
             )
         if prompt.max_tokens == 0:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from guidance_agent.provider_simulator.answer import Answer, StopReason, ToolUse
 from guidance_agent.provider_simulator.tokens import count_tokens, split_tokens
 
-__all__ = ["Script", "script_of_model_name"]
+__all__ = ["Script", "ScriptedCall", "script_of_model_name"]
 
 _FILLER = (
     "A pension pot can be taken in several ways. ",
@@ -23,6 +23,15 @@ _FILLER = (
     "Pension Wise explains the options free of charge. ",
 )
 _SCRIPT_NAME = re.compile(r"script-(?:(?P<chunks>\d+)x(?P<interval>\d+)|bytes-(?P<bytes>\d+))")
+
+
+class ScriptedCall(BaseModel):
+    """A call of a tool."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tool: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 class Script(BaseModel):
@@ -40,6 +49,7 @@ class Script(BaseModel):
         interval_ms: Milliseconds between chunks; None keeps the model's pace.
         reasoning: Thinking that comes before the text.
         tool: Name of a tool that is called after the text, with `arguments`.
+        more_calls: Calls of tools after that one.
         stop: Why the answer ends.
     """
 
@@ -55,6 +65,7 @@ class Script(BaseModel):
     reasoning: str = ""
     tool: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
+    more_calls: tuple[ScriptedCall, ...] = ()
     stop: Literal["end", "length", "refusal", "stop_sequence", "tool"] | None = None
 
     @property
@@ -64,10 +75,11 @@ class Script(BaseModel):
     def answer(self, *, chunk_tokens: int) -> Answer:
         """The scripted answer, its text cut into chunks of `chunk_tokens` unless the script cuts it."""
         pieces = self._pieces(chunk_tokens)
-        tool = ToolUse(self.tool, self.arguments) if self.tool is not None else None
-        stop: StopReason = self.stop or ("tool" if tool is not None else "end")
+        tools = [] if self.tool is None else [ToolUse(self.tool, self.arguments)]
+        tools += [ToolUse(call.tool, call.arguments) for call in self.more_calls]
+        stop: StopReason = self.stop or ("tool" if tools else "end")
         tokens = len(pieces) if self.chunks is not None else self._tokens(pieces)
-        return Answer(pieces=pieces, text_tokens=tokens, reasoning=self.reasoning, tool=tool, stop=stop)
+        return Answer(pieces=pieces, text_tokens=tokens, reasoning=self.reasoning, tools=tuple(tools), stop=stop)
 
     def _pieces(self, chunk_tokens: int) -> tuple[str, ...]:
         if self.pieces is not None:

@@ -184,15 +184,15 @@ def _tool_id(rng: random.Random) -> str:
 
 
 def _tool_events(answer: Answer, index: int, rng: random.Random) -> Iterator[bytes]:
-    if answer.tool is None:
-        return
-    block = {"type": "tool_use", "id": _tool_id(rng), "name": answer.tool.name, "input": {}}
-    yield _event("content_block_start", {"type": "content_block_start", "index": index, "content_block": block}, rng)
-    yield _delta(index, {"type": "input_json_delta", "partial_json": ""}, rng)
-    tokens = split_tokens(answer.tool.json())
-    for start in range(0, len(tokens), 4):
-        yield _delta(index, {"type": "input_json_delta", "partial_json": "".join(tokens[start : start + 4])}, rng)
-    yield _event("content_block_stop", {"type": "content_block_stop", "index": index}, rng)
+    for place, tool in enumerate(answer.tools, start=index):
+        block = {"type": "tool_use", "id": _tool_id(rng), "name": tool.name, "input": {}}
+        start = {"type": "content_block_start", "index": place, "content_block": block}
+        yield _event("content_block_start", start, rng)
+        yield _delta(place, {"type": "input_json_delta", "partial_json": ""}, rng)
+        tokens = split_tokens(tool.json())
+        for first in range(0, len(tokens), 4):
+            yield _delta(place, {"type": "input_json_delta", "partial_json": "".join(tokens[first : first + 4])}, rng)
+        yield _event("content_block_stop", {"type": "content_block_stop", "index": place}, rng)
 
 
 def message_body(
@@ -206,14 +206,9 @@ def message_body(
         content.append({"type": "thinking", "thinking": answer.reasoning, "signature": signature})
     if answer.pieces:
         content.append({"type": "text", "text": answer.text})
-    if answer.tool is not None:
-        content.append(
-            {
-                "type": "tool_use",
-                "id": _tool_id(rng),
-                "name": answer.tool.name,
-                "input": dict(answer.tool.arguments),
-            }
-        )
+    content += [
+        {"type": "tool_use", "id": _tool_id(rng), "name": tool.name, "input": dict(tool.arguments)}
+        for tool in answer.tools
+    ]
     usage = {**message["usage"], "output_tokens": 0 if prompt.max_tokens == 0 else answer.output_tokens}
     return {**message, "content": content, **_stop_fields(answer), "usage": {**usage, **_thinking_details(answer)}}

@@ -79,7 +79,7 @@ def chat_frames(
 
     # Hidden reasoning takes its time before the first visible chunk.
     due = pace.first + (pace.step(answer.reasoning_tokens) if pace.interval is None else 0.0)
-    content = "null" if answer.tool is not None and not answer.pieces else '""'
+    content = "null" if answer.tools and not answer.pieces else '""'
     yield Frame("head", chunk(f'{{"role":"assistant","content":{content},"refusal":null}}'), due)
     for number, piece in enumerate(answer.pieces):
         if number:
@@ -102,13 +102,12 @@ def _call_id(rng: random.Random) -> str:
 
 
 def _tool_deltas(answer: Answer, rng: random.Random) -> Iterator[str]:
-    if answer.tool is None:
-        return
-    function = {"name": answer.tool.name, "arguments": ""}
-    opening = {"index": 0, "id": _call_id(rng), "type": "function", "function": function}
-    yield _json({"tool_calls": [opening]})
-    for token in split_tokens(answer.tool.json()):
-        yield _json({"tool_calls": [{"index": 0, "function": {"arguments": token}}]})
+    for index, tool in enumerate(answer.tools):
+        function = {"name": tool.name, "arguments": ""}
+        opening = {"index": index, "id": _call_id(rng), "type": "function", "function": function}
+        yield _json({"tool_calls": [opening]})
+        for token in split_tokens(tool.json()):
+            yield _json({"tool_calls": [{"index": index, "function": {"arguments": token}}]})
 
 
 def chat_body(
@@ -122,9 +121,11 @@ def chat_body(
         "refusal": _REFUSAL if refused else None,
         "annotations": [],
     }
-    if answer.tool is not None:
-        function = {"name": answer.tool.name, "arguments": answer.tool.json()}
-        message["tool_calls"] = [{"id": _call_id(rng), "type": "function", "function": function}]
+    if answer.tools:
+        message["tool_calls"] = [
+            {"id": _call_id(rng), "type": "function", "function": {"name": tool.name, "arguments": tool.json()}}
+            for tool in answer.tools
+        ]
     return {
         "id": completion_id,
         "object": "chat.completion",

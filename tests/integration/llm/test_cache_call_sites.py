@@ -28,6 +28,8 @@ from guidance_agent.learning.reflection import (
 )
 from guidance_agent.llm.batch_request import BatchRequest
 from guidance_agent.llm.gateway import ModelGateway
+from guidance_agent.llm.messages import Message, ModelRequest
+from guidance_agent.llm.tool_loop import complete_with_tools, stream_with_tools
 from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 from tests.integration.advisor.wiring import wired_settings
@@ -127,6 +129,18 @@ async def _a_late_batch(run: Run) -> None:
     assert (await processor.wait(handle.job_key, timeout=20)).outcomes == {"succeeded": 1}
 
 
+def _a_tool(year: str) -> str:
+    return year
+
+
+async def _with_tools(run: Run) -> None:
+    system = Message("system", "Explain pensions plainly. " * 600, part="conduct")
+    request = ModelRequest(model=run.runtime.model, messages=(system, Message("user", "What is drawdown?")))
+    assert (await complete_with_tools(run.runtime.gateway, request, [_a_tool])).completion.text
+    async for _ in stream_with_tools(run.runtime.gateway, request, [_a_tool]):
+        pass
+
+
 async def _the_doctor(run: Run) -> None:
     check = await check_online(run.runtime.settings)
     assert check.status == "ok"
@@ -145,6 +159,8 @@ PROOFS: Mapping[str, Proof] = {
     "advisor/turn_run.py TurnRun._answer stream": Proof(_two_turns, "guidance", cached=True),
     "advisor/refined_run.py RefinedRun._candidate stream": Proof(_a_refinement, "refinement", cached=True),
     "advisor/importance.py rate_importance complete": Proof(_a_rating, "importance", cached=False),
+    "llm/tool_loop.py complete_with_tools complete": Proof(_with_tools, "completion", cached=True),
+    "llm/tool_loop.py stream_with_tools stream": Proof(_with_tools, "completion", cached=True),
     "llm/structured.py complete complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/validator.py GuidanceValidator.validate complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/sentence_judge.py SentenceJudge.ask complete": Proof(_a_sentence, "gate", cached=True),
