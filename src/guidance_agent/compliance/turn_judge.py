@@ -23,11 +23,12 @@ from guidance_agent.tracing.people import people_of
 from guidance_agent.tracing.tracer import NO_TRACING, Current, Tracing
 
 if TYPE_CHECKING:
+    from guidance_agent.compliance.reply import Reply
     from guidance_agent.compliance.verdict import Verdict
     from guidance_agent.core.clock import Clock
     from guidance_agent.core.delivered_text import DeliveredText
 
-__all__ = ["CUT_OFF", "Judge", "TurnJudge", "new_verdict"]
+__all__ = ["CUT_OFF", "Judge", "TurnJudge", "new_verdict", "reply_of"]
 
 CUT_OFF = ("length", "content_filter")
 """Ends of an answer that the model did not mean."""
@@ -151,13 +152,14 @@ class TurnJudge:
         return verdict.model_copy(update={"cost_usd": 0.0})
 
     async def _validate(self, text: DeliveredText) -> Verdict:
+        reply = reply_of(text)
         return await self._judge.validate(
-            text.text,
-            question=text.question,
-            history=[entry._asdict() for entry in text.history],
-            customer=_customer(text),
-            complete=text.state == "completed" and text.finish_reason not in CUT_OFF,
-            on=_day_of(text),
+            reply.text,
+            question=reply.question,
+            history=reply.history,
+            customer=reply.customer,
+            complete=reply.complete,
+            on=reply.on,
             turn_id=text.turn_id,
             consultation_id=text.consultation_id,
         )
@@ -238,6 +240,21 @@ def new_verdict(
         review=_review_cause(verdict) if reviewed else None,
         detail=detail if text is None else f"not shown: {detail}",
         text=text,
+    )
+
+
+def reply_of(text: DeliveredText) -> Reply:
+    """Return what a turn delivered as the reply that a judge is asked about."""
+    # Not imported on the way to a process's first text.
+    from guidance_agent.compliance.reply import Reply
+
+    return Reply(
+        text=text.text,
+        question=text.question,
+        history=[entry._asdict() for entry in text.history],
+        customer=_customer(text),
+        complete=text.state == "completed" and text.finish_reason not in CUT_OFF,
+        on=_day_of(text),
     )
 
 

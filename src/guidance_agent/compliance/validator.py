@@ -13,34 +13,27 @@ same side:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from guidance_agent.compliance.judge_answer import JudgeAnswer, contradiction_in
-from guidance_agent.compliance.judge_prompt import judge_prompt
-from guidance_agent.compliance.judge_results import JudgedText, results_of_nothing
-from guidance_agent.compliance.policy_version import judging_version
+from guidance_agent.compliance.judge_answer import JudgeAnswer
+from guidance_agent.compliance.reply import THINKING_TOKENS, Asked, Reply, ReplyJudging
 from guidance_agent.compliance.verdict import Verdict
 from guidance_agent.core.clock import Clock, SystemClock
 from guidance_agent.core.text import is_storable
-from guidance_agent.core.transcript import text_hash
 from guidance_agent.core.types import CustomerProfile, HistoryEntry
 from guidance_agent.errors import ConfigurationError, InputError, StructuredOutputError
 from guidance_agent.knowledge.loader import Knowledge
 from guidance_agent.llm import structured
-from guidance_agent.llm.messages import ModelCall, ModelRequest
+from guidance_agent.llm.batch_request import BatchRequest
 
 if TYPE_CHECKING:
-    from guidance_agent.compliance.rule_results import ExaminedText, TextRules
     from guidance_agent.llm.gateway import ModelGateway
+    from guidance_agent.llm.messages import ModelRequest
 
 __all__ = ["ComplianceValidator", "GuidanceValidator"]
-
-_ANSWER_TOKENS = 8_000
-_THINKING_TOKENS = 8_000
-"""More for a model that cannot but think: what it thinks counts towards its longest answer."""
 
 
 class GuidanceValidator:
@@ -56,13 +49,14 @@ class GuidanceValidator:
     def __init__(self, gateway: ModelGateway, model: str, knowledge: Knowledge, *, clock: Clock | None = None) -> None:
         self.model = model
         self._gateway = gateway
-        self._knowledge = knowledge
         self._clock = clock or SystemClock()
+        self._thinking: dict[str, bool] = {}
+        self.replies = ReplyJudging(knowledge)
 
     @cached_property
     def policy_version(self) -> str:
         """Fingerprint of rules, policy, checks and the judge's prompt; the first use reads files."""
-        return judging_version()
+        return self.replies.policy_version
 
     async def validate(
         self,
@@ -94,69 +88,30 @@ class GuidanceValidator:
         """
         if not is_storable(text):
             raise InputError("The reply holds NUL or a lone surrogate. Pass the text as it was delivered.")
-        day = on or self._clock.today()
-        if not text.strip():
-            return Verdict(
-                checks=results_of_nothing(complete=complete),
-                confidence=1.0,
-                reasoning="The reply holds no text, so nobody was asked.",
-                policy_version=self.policy_version,
-                text_hash=text_hash(text),
-            )
-        ids = {"turn_id": turn_id, "consultation_id": consultation_id}
-        messages = await asyncio.to_thread(
-            judge_prompt,
-            text,
+        reply = Reply(
+            text=text,
             question=question,
             history=history,
             customer=customer,
             complete=complete,
-            on=day,
-            knowledge=self._knowledge,
+            on=on or self._clock.today(),
         )
-        request = ModelRequest(
-            model=self.model,
-            messages=messages,
-            max_tokens=_ANSWER_TOKENS,
-            temperature=0.0,
-            operation="judge",
-            metadata={name: value for name, value in ids.items() if value is not None},
-        )
-        examined = await asyncio.to_thread(self._examine, text, question, day)
+        if not text.strip():
+            return self.replies.of_nothing(reply)
+        ids = {"turn_id": turn_id, "consultation_id": consultation_id}
+        metadata = {name: value for name, value in ids.items() if value is not None}
+        request = await asyncio.to_thread(self.replies.request, reply, model=self.model, metadata=metadata)
+        examined = await asyncio.to_thread(self.replies.examine, reply)
         try:
             answered = await structured.complete(
-                self._gateway, request, output=JudgeAnswer, thinking_tokens=_THINKING_TOKENS
+                self._gateway, request, output=JudgeAnswer, thinking_tokens=THINKING_TOKENS
             )
         except StructuredOutputError as error:
-            return self._unreadable(
-                text,
-                examined,
-                why=str(error),
-                judge_model=error.model,
-                cost_usd=error.cost_usd,
-                simulated=error.simulated,
-            )
-        answer, call = answered.value, answered.completion.call
-        contradiction = contradiction_in(answer)
-        if contradiction is not None:
-            why = f"The answer of {call.model!r} contradicts itself: {contradiction}."
-            return self._unreadable(
-                text, examined, why=why, judge_model=call.model, cost_usd=_cost_of(call), simulated=call.simulated
-            )
-        said = [entry["content"] for entry in history]
-        known = [] if customer is None else [str(customer.prompt_values())]
-        judged = JudgedText(text, answer, examined, around=[question, *said, *known], complete=complete)
-        return Verdict(
-            checks=await asyncio.to_thread(judged.results),
-            confidence=answer.confidence,
-            reasoning=answer.reasoning,
-            judge_model=call.model,
-            policy_version=self.policy_version,
-            text_hash=text_hash(text),
-            cost_usd=_cost_of(call),
-            simulated=call.simulated,
-            rules=examined.record,
-        )
+            asked = Asked(error.model, error.cost_usd, error.simulated)
+            return self.replies.unreadable(reply, examined, why=str(error), asked=asked)
+        call = answered.completion.call
+        asked = Asked(call.model, None if call.cost is None else call.cost.usd, call.simulated)
+        return await asyncio.to_thread(self.replies.verdict, reply, examined, answered.value, asked)
 
     validate_async = validate
 
@@ -203,38 +158,36 @@ class GuidanceValidator:
         with LoopThread() as loop:
             return loop.call(work())
 
-    @cached_property
-    def _rules(self) -> TextRules:
-        # The rules take longer to import than everything else here, and are not needed before a reply has ended.
-        from guidance_agent.compliance.rule_results import TextRules
+    async def batch_request(
+        self, reply: Reply, *, custom_id: str, model: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> BatchRequest:
+        """Return the request of a batch whose body is that of an interactive call; its answer is a `JudgeAnswer`.
 
-        return TextRules(self._knowledge)
+        Args:
+            reply: The reply; one of blanks has no request.
+            custom_id: The caller's id of the item.
+            model: The judge; None is the validator's.
+            metadata: Kept with the item, and sent nowhere.
 
-    def _examine(self, text: str, question: str, on: date) -> ExaminedText:
-        return self._rules.examine(text, question=question, on=on)
-
-    def _unreadable(
-        self,
-        text: str,
-        examined: ExaminedText,
-        *,
-        why: str,
-        judge_model: str | None,
-        cost_usd: float | None,
-        simulated: bool,
-    ) -> Verdict:
-        return Verdict(
-            checks=examined.breaches,
-            confidence=0.0,
-            reasoning="",
-            unreadable=why,
-            judge_model=judge_model,
-            policy_version=self.policy_version,
-            text_hash=text_hash(text),
-            cost_usd=cost_usd,
-            simulated=simulated,
-            rules=examined.record,
+        Raises:
+            ConfigurationError: the judge cannot be called as things are set up.
+        """
+        request = await asyncio.to_thread(self.replies.request, reply, model=model or self.model)
+        thinks = await self._always_thinks(request)
+        return BatchRequest(
+            custom_id=custom_id,
+            model=request.model,
+            messages=request.messages,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens + (THINKING_TOKENS if thinks else 0),
+            metadata=dict(metadata or {}),
         )
+
+    async def _always_thinks(self, request: ModelRequest) -> bool:
+        if request.model not in self._thinking:
+            call, _ = await self._gateway.routed(request)
+            self._thinking[request.model] = call.traits.always_thinks
+        return self._thinking[request.model]
 
 
 ComplianceValidator = GuidanceValidator
@@ -246,7 +199,3 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _cost_of(call: ModelCall) -> float | None:
-    return None if call.cost is None else call.cost.usd
