@@ -70,8 +70,10 @@ class _Steps:
 async def _measure(items: int, wire: str, folder: Path, base_url: str) -> list[tuple[str, _Moment]]:
     applied = sa.Table("applied_in_benchmark", sa.MetaData(), sa.Column("custom_id", sa.Text, primary_key=True))
 
+    leave = sa.insert(applied)
+
     def apply(connection: sa.Connection, result: BatchResult) -> None:
-        connection.execute(sa.insert(applied).values(custom_id=result.custom_id))
+        connection.execute(leave, {"custom_id": result.custom_id})
 
     environ = {
         "ANTHROPIC_API_KEY": "sk-ant-benchmark",

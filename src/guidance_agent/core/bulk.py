@@ -99,18 +99,21 @@ class _Plain(NamedTuple):
     text: str
     places: tuple[tuple[str, Callable[[Any], Any] | None, Any], ...]
 
-    def write(self, connection: sa.Connection, rows: Iterable[Row]) -> None:
-        places = self.places
-        values = [
-            tuple(
-                [
-                    row.get(name, default) if prepare is None else prepare(row.get(name, default))
-                    for name, prepare, default in places
-                ]
-            )
-            for row in rows
+    def write(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
+        columns = [
+            _prepared([row.get(name, default) for row in rows], prepare) for name, prepare, default in self.places
         ]
-        connection.exec_driver_sql(self.text, values)
+        connection.exec_driver_sql(self.text, list(zip(*columns, strict=True)))
+
+
+def _prepared(values: list[Any], prepare: Callable[[Any], Any] | None) -> list[Any]:
+    """Return a column's values as the driver takes them; what is the same in every row is made once."""
+    if prepare is None:
+        return values
+    first = values[0]
+    if all(value is first for value in values):
+        return [prepare(first)] * len(values)
+    return [prepare(value) for value in values]
 
 
 # Statements are built once: building one costs more than running it.

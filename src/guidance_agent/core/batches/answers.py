@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ from guidance_agent.llm.transports.base import RawCompletion
 from guidance_agent.llm.transports.batches.base import ResultRow
 
 __all__ = ["KnownItem", "values_of", "whole_result"]
+
+_USAGE = tuple(field.name for field in fields(Usage))
+_NOTHING: JsonObject = {}
 
 
 class KnownItem(NamedTuple):
@@ -49,14 +52,17 @@ def values_of(parts: Parts, kind: BatchKind, item: KnownItem, row: ResultRow, *,
     }
     if row.answer is None:
         return values
-    completion = _completion(parts, item, row.answer, kind.name)
+    text, reasoning = _separated(row.answer)
     result: JsonObject = {
-        "text": completion.text,
-        "reasoning": completion.reasoning,
-        "finish_reason": completion.finish_reason,
-        "tool_calls": [asdict(call) for call in completion.tool_calls],
+        "text": text,
+        "reasoning": reasoning,
+        "finish_reason": row.answer.finish_reason,
+        "tool_calls": [asdict(call) for call in row.answer.tool_calls],
         "route": route,
     }
+    if item.has_schema:
+        # Said here, because whoever applies the result would have to look for it in the request.
+        result["structured"] = True
     if row.simulated:
         result["simulated"] = True
     values["result"] = result
@@ -64,14 +70,14 @@ def values_of(parts: Parts, kind: BatchKind, item: KnownItem, row: ResultRow, *,
         cost = parts.gateway.cost(item.model, usage, batch=route == "batch")
         interactive = parts.gateway.cost(item.model, usage)
         values |= {
-            "usage": asdict(usage),
+            "usage": {name: getattr(usage, name) for name in _USAGE},
             "cost_usd": None if cost is None else cost.usd,
             "interactive_usd": None if interactive is None else interactive.usd,
             "spent_usd": item.spent_usd + (0.0 if cost is None else cost.usd),
         }
-    if item.has_schema and not completion.tool_calls:
+    if item.has_schema and not row.answer.tool_calls:
         try:
-            _parsed(kind, completion)
+            _parsed(kind, _completion(item, row.answer, kind.name, values["collected_at"]))
         except StructuredOutputError as error:
             values |= {"outcome": "invalid", "error": str(error), "error_type": f"StructuredOutputError:{error.kind}"}
     return values
@@ -79,14 +85,14 @@ def values_of(parts: Parts, kind: BatchKind, item: KnownItem, row: ResultRow, *,
 
 def whole_result(kind: BatchKind, row: Mapping[str, Any]) -> BatchResult:
     """Return what callers get of an item that has its final outcome; `row` joins it with its batch's `model`."""
-    result = row["result"] or {}
-    calls = tuple(ToolCall(**call) for call in result.get("tool_calls", ()))
+    result = row["result"] or _NOTHING
+    calls = tuple([ToolCall(**call) for call in result.get("tool_calls", ())])
     success = row["outcome"] == "succeeded"
     parsed = None
-    if success and row["has_schema"] and not calls:
+    if success and result.get("structured") and not calls:
         answer = RawCompletion(text=result["text"], finish_reason=result["finish_reason"], usage=None)
         item = KnownItem(row["id"], row["custom_id"], row["model"], True, 0.0)
-        parsed = _parsed(kind, _as_completion(item, answer, kind.name, row["collected_at"]))
+        parsed = _parsed(kind, _completion(item, answer, kind.name, row["collected_at"]))
     submitted, collected = row["created_at"], row["collected_at"]
     return BatchResult(
         custom_id=row["custom_id"],
@@ -114,12 +120,14 @@ def _parsed(kind: BatchKind, completion: Completion) -> BaseModel | JsonObject:
     return read_object(completion)
 
 
-def _completion(parts: Parts, item: KnownItem, answer: RawCompletion, operation: str) -> Completion:
-    return _as_completion(item, answer, operation, parts.clock.now())
-
-
-def _as_completion(item: KnownItem, answer: RawCompletion, operation: str, at: datetime) -> Completion:
+def _separated(answer: RawCompletion) -> tuple[str, str]:
+    """Return what the customer may see of an answer, and what the model said to itself."""
     text, inner = separated(answer.text, cut_off=answer.finish_reason not in ("stop", "tool_calls"))
+    return text, answer.reasoning + inner
+
+
+def _completion(item: KnownItem, answer: RawCompletion, operation: str, at: datetime) -> Completion:
+    text, reasoning = _separated(answer)
     call = ModelCall(
         id=item.id,
         operation=operation,
@@ -144,7 +152,7 @@ def _as_completion(item: KnownItem, answer: RawCompletion, operation: str, at: d
     )
     return Completion(
         text=text,
-        reasoning=answer.reasoning + inner,
+        reasoning=reasoning,
         finish_reason=answer.finish_reason,
         tool_calls=answer.tool_calls,
         call=call,

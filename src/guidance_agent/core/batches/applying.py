@@ -7,24 +7,51 @@ finds nothing left. When one of them fails, nothing of the transaction stays, an
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from guidance_agent.core.batches.answers import whole_result
-from guidance_agent.core.batches.collecting import has_schema
 from guidance_agent.core.batches.leases import BatchLease, LeaseGone
 from guidance_agent.core.batches.states import BatchKind, Parts
 from guidance_agent.core.batches.submitting import Job
 from guidance_agent.core.batches.waiting import cause
+from guidance_agent.core.bulk import is_one_of
 from guidance_agent.core.schema import batch_items, provider_batches
 from guidance_agent.llm.batch_request import BatchResult
 
-__all__ = ["apply_results", "results_of"]
+__all__ = ["Found", "apply_results", "results_of"]
 
 _logger = logging.getLogger(__name__)
+_OF_THE_ITEM = (
+    "id",
+    "position",
+    "custom_id",
+    "round",
+    "outcome",
+    "result",
+    "usage",
+    "cost_usd",
+    "interactive_usd",
+    "spent_usd",
+    "error",
+    "error_type",
+    "metadata",
+    "collected_at",
+)
+_OF_ITS_BATCH = ("model", "submitted_at", "intent_at")
+_NAMES = (*_OF_THE_ITEM, *_OF_ITS_BATCH)
+
+
+class Found(NamedTuple):
+    """A result, the position of its request in the job, and the id of its item."""
+
+    position: int
+    item: str
+    result: BatchResult
 
 
 async def apply_results(parts: Parts, lease: BatchLease, job: Job) -> bool:
@@ -70,33 +97,33 @@ async def _in_slices(parts: Parts, lease: BatchLease, kind: BatchKind) -> None:
         found = await results_of(parts, kind, waiting, parts.options.items_per_transaction)
         if not found:
             return
-        after = found[-1][0]
-        items = [(item, result) for _, item, result in found]
+        after = found[-1].position
         try:
-            await _apply_together(parts, lease, kind, items)
+            await _apply_together(parts, lease, kind, found)
         except LeaseGone:
             raise
         except Exception as error:
-            _logger.warning("%d items of batch %s are applied one by one: %s", len(items), lease.id, cause(error))
-            for each in items:
+            _logger.warning("%d items of batch %s are applied one by one: %s", len(found), lease.id, cause(error))
+            for each in found:
                 await _apply_alone(parts, lease, kind, each)
         parts.crash("applied_some")
 
 
-async def _apply_together(
-    parts: Parts, lease: BatchLease, kind: BatchKind, items: Sequence[tuple[str, BatchResult]]
-) -> None:
-    results = dict(items)
+async def _apply_together(parts: Parts, lease: BatchLease, kind: BatchKind, items: Sequence[Found]) -> None:
+    results = {found.item: found.result for found in items}
     table = batch_items.c
     claim = (
         sa.update(batch_items)
-        .where(table.id.in_(list(results)), table.state == "collected", table.batch_id == lease.id)
+        .where(table.batch_id == lease.id, table.state == "collected")
+        # Between which positions they stand keeps a database from reading the whole batch for each slice of it.
+        .where(table.position.between(items[0].position, items[-1].position))
         .values(state="applied", applied_at=parts.clock.now(), apply_error=None)
         .returning(table.id)
     )
 
     def write(connection: sa.Connection) -> None:
-        claimed = set(connection.execute(claim).scalars())
+        these = is_one_of(connection.dialect.name, table.id)
+        claimed = set(connection.execute(claim.where(these), {"ids": list(results)}).scalars())
         for item, result in results.items():
             if item in claimed and kind.apply is not None:
                 kind.apply(connection, result)
@@ -105,7 +132,7 @@ async def _apply_together(
     await lease.within(write, {}, before="collected")
 
 
-async def _apply_alone(parts: Parts, lease: BatchLease, kind: BatchKind, item: tuple[str, BatchResult]) -> None:
+async def _apply_alone(parts: Parts, lease: BatchLease, kind: BatchKind, item: Found) -> None:
     try:
         await _apply_together(parts, lease, kind, [item])
     except LeaseGone:
@@ -113,36 +140,29 @@ async def _apply_alone(parts: Parts, lease: BatchLease, kind: BatchKind, item: t
     except Exception as error:
         # Whatever it is, it is about this item: it is told with it, and the others go on.
         table = batch_items.c
-        change = sa.update(batch_items).where(table.id == item[0], table.state == "collected")
+        change = sa.update(batch_items).where(table.id == item.item, table.state == "collected")
         change = change.values(apply_attempts=table.apply_attempts + 1, apply_error=cause(error))
         await lease.within(lambda connection: connection.execute(change), {}, before="collected")
 
 
-async def results_of(
-    parts: Parts, kind: BatchKind, which: sa.ColumnElement[bool], limit: int
-) -> list[tuple[int, str, BatchResult]]:
-    """Return results with their positions and item ids, in the order in which they were submitted."""
-    item, batch = batch_items.c, provider_batches.c
-    query = (
-        sa.select(
-            *(column for column in batch_items.c if column.name != "request"),
-            has_schema(),
-            batch.model,
-            batch.submitted_at,
-            batch.intent_at,
-        )
-        .join(provider_batches, batch.id == item.batch_id)
-        .where(which)
-        .order_by(item.position)
-        .limit(limit)
-    )
+async def results_of(parts: Parts, kind: BatchKind, which: sa.ColumnElement[bool], limit: int) -> list[Found]:
+    """Return results, in the order in which they were submitted."""
+    query = _results().where(which).order_by(batch_items.c.position).limit(limit)
 
-    def read(connection: sa.Connection) -> list[tuple[int, str, BatchResult]]:
+    def read(connection: sa.Connection) -> list[Found]:
         made = []
-        for found in connection.execute(query).mappings():
-            row: dict[str, Any] = dict(found)
+        for found in connection.execute(query):
+            row = dict(zip(_NAMES, found, strict=True))
             row["created_at"] = row["submitted_at"] or row["intent_at"] or row["collected_at"]
-            made.append((row["position"], row["id"], whole_result(kind, row)))
+            made.append(Found(row["position"], row["id"], whole_result(kind, row)))
         return made
 
     return await parts.database.run(read)
+
+
+@functools.cache
+def _results() -> sa.Select[Any]:
+    """Return the question for results. A request may be long, and nothing of it is needed any more."""
+    item, batch = batch_items.c, provider_batches.c
+    columns = [*(item[name] for name in _OF_THE_ITEM), *(batch[name] for name in _OF_ITS_BATCH)]
+    return sa.select(*columns).join(provider_batches, batch.id == item.batch_id)

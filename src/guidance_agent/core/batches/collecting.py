@@ -22,12 +22,15 @@ from guidance_agent.core.batches.answers import KnownItem, values_of
 from guidance_agent.core.batches.leases import BatchLease
 from guidance_agent.core.batches.states import BatchKind, Parts
 from guidance_agent.core.batches.submitting import Job, Provider, provider_of
+from guidance_agent.core.batches.traces import ItemSpans
 from guidance_agent.core.batches.waiting import put_off, put_off_until
-from guidance_agent.core.bulk import Row, insert_rows, update_rows
+from guidance_agent.core.bulk import Row, insert_rows, is_one_of, update_rows
+from guidance_agent.core.ledger import ledger_row
 from guidance_agent.core.schema import batch_items, model_calls, provider_batches
 from guidance_agent.core.types import JsonObject
 from guidance_agent.errors import ConfigurationError, ModelError
 from guidance_agent.llm.batch_request import ItemOutcome, Route
+from guidance_agent.llm.messages import ModelCall
 from guidance_agent.llm.transports.batches.base import ProviderBatch, ResultRow, told
 
 __all__ = ["close_collection", "collect", "has_schema", "look", "store"]
@@ -204,7 +207,8 @@ async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Pro
     """Store what the results say."""
     kind = parts.kind(job.kind)
     await parts.gateway.prices_ready()
-    reading = _Reading(parts, lease, kind, Accounts(parts, lease.row, job.kind, provider.traits))
+    accounts = Accounts(parts, lease.row, job.kind, provider.traits)
+    reading = _Reading(parts, lease, kind, accounts, ItemSpans(parts, lease, job))
     rows: list[ResultRow] = []
     async for row in provider.wire.rows(provider.place, batch):
         rows.append(row)
@@ -218,11 +222,14 @@ async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Pro
 class _Reading:
     """One pass over the results of a batch."""
 
-    def __init__(self, parts: Parts, lease: BatchLease, kind: BatchKind, accounts: Accounts) -> None:
+    def __init__(
+        self, parts: Parts, lease: BatchLease, kind: BatchKind, accounts: Accounts, spans: ItemSpans
+    ) -> None:
         self._parts = parts
         self._lease = lease
         self._kind = kind
         self._accounts = accounts
+        self._spans = spans
         self._seen: set[str] = set()
         self._refused: dict[str, list[str]] = {"unknown": [], "repeated": [], "unreadable": []}
         self._counts = dict.fromkeys(self._refused, 0)
@@ -248,18 +255,20 @@ class _Reading:
         open_items = {name: item for name, item in known.items() if item is not None}
         changes, calls = await asyncio.to_thread(self._values, open_items, new)
         if changes:
-            await store(self._lease, changes, calls)
+            await store(self._lease, changes, [ledger_row(call) for call in calls.values()])
             self._parts.crash("collecting")
+            if self._spans.is_on:
+                await asyncio.to_thread(self._spans.show, open_items, dict(changes), calls)
 
     def _values(
         self, items: Mapping[str, KnownItem], rows: Mapping[str, ResultRow]
-    ) -> tuple[list[tuple[str, JsonObject]], list[Row]]:
+    ) -> tuple[list[tuple[str, JsonObject]], dict[str, ModelCall]]:
         changes = [
             (item.id, values_of(self._parts, self._kind, item, rows[name], route="batch"))
             for name, item in items.items()
         ]
-        calls = [self._accounts.row(item, rows[name]) for name, item in items.items()]
-        return changes, [call for call in calls if call is not None]
+        calls = {name: self._accounts.call(item, rows[name]) for name, item in items.items()}
+        return changes, {name: call for name, call in calls.items() if call is not None}
 
     def _refuse(self, why: str, what: str) -> None:
         self._counts[why] += 1
@@ -283,15 +292,27 @@ async def _known(parts: Parts, batch_id: str, names: Sequence[str], model: str) 
         return {}
     table = batch_items.c
     query = sa.select(
-        table.wire_id, table.id, table.custom_id, table.state, table.spent_usd, table["metadata"], has_schema()
+        table.wire_id,
+        table.id,
+        table.custom_id,
+        table.state,
+        table.spent_usd,
+        table["metadata"],
+        has_schema(),
+        # Compared here: as a condition it would have a database read the whole batch for each slice of its results.
+        table.batch_id,
     )
-    query = query.where(table.wire_id.in_(names), table.batch_id == batch_id)
-    rows = await parts.database.run(lambda connection: connection.execute(query).all())
+
+    def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+        these = is_one_of(connection.dialect.name, table.wire_id)
+        return connection.execute(query.where(these), {"ids": list(names)}).all()
+
     return {
         row.wire_id: None
         if row.state != "prepared"
         else KnownItem(row.id, row.custom_id, model, row.has_schema, row.spent_usd, row.metadata)
-        for row in rows
+        for row in await parts.database.run(read)
+        if row.batch_id == batch_id
     }
 
 
@@ -315,7 +336,7 @@ async def close_collection(parts: Parts, lease: BatchLease, job: Job) -> None:
         .group_by(table.outcome)
     )
 
-    def write(connection: sa.Connection) -> None:
+    def write(connection: sa.Connection) -> JsonObject:
         sums = connection.execute(summed).all()
         figures = {
             "counts": {row[0]: row[1] for row in sums},
@@ -326,6 +347,7 @@ async def close_collection(parts: Parts, lease: BatchLease, job: Job) -> None:
         }
         connection.execute(sa.update(provider_batches).where(provider_batches.c.id == lease.id).values(**figures))
         _next_round(connection)
+        return figures
 
     def _next_round(connection: sa.Connection) -> None:
         again = _goes_again(parts, lease, job, route)
@@ -376,7 +398,7 @@ async def close_collection(parts: Parts, lease: BatchLease, job: Job) -> None:
         )
 
     values = {"state": "collected", "collected_at": at, "not_before": 0.0, "needs_person": False}
-    await lease.within(write, values, before="ended")
+    lease.row |= await lease.within(write, values, before="ended")
 
 
 def _goes_again(parts: Parts, lease: BatchLease, job: Job, route: Route) -> sa.ColumnElement[bool] | None:
