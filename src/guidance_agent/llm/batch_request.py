@@ -9,8 +9,10 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from guidance_agent.errors import BatchRequestError
-from guidance_agent.llm.messages import Message, ModelRequest, ToolCall, ToolSpec, Usage
+from guidance_agent.llm.messages import FinishReason, Message, ModelRequest, ToolCall, ToolSpec, Usage
 from guidance_agent.llm.structured import answer_schema
+from guidance_agent.llm.tool_runs import ToolRun
+from guidance_agent.llm.tools import AnyTool, specs_of
 
 __all__ = [
     "BatchRequest",
@@ -42,9 +44,9 @@ class BatchRequest:
         custom_id: The caller's own id, unique within its job; None numbers the requests.
         model: Name with its provider; None takes the job's.
         system_prompt: Text before all messages; a cacheable part of the prompt.
-        tools: What the model may call.
+        tools: What the model may call: functions with types, `Tool`s, or descriptions.
         execute_tools: Whether calls are to be carried out; no provider's batch API does that.
-        max_tool_iterations: How often, where they are.
+        max_tool_iterations: How many answers may call tools, where they are.
         temperature: None leaves the provider's default.
         max_tokens: Upper bound for the answer; None is 1,024.
         response_schema: A JSON Schema, or a pydantic model, that the answer must satisfy.
@@ -57,7 +59,7 @@ class BatchRequest:
     custom_id: str | None = None
     model: str | None = None
     system_prompt: str | None = None
-    tools: Sequence[ToolSpec] = ()
+    tools: Sequence[AnyTool] = ()
     execute_tools: bool = True
     max_tool_iterations: int | None = None
     temperature: float | None = None
@@ -83,17 +85,19 @@ class BatchResult:
         parsed: The answer as the pydantic model of its kind; where only a schema was given, the JSON object that it is,
             held to the schema by the provider alone.
         tool_calls_made: What the model asked to be called.
-        tool_execution_history: Empty: a provider's batch API carries nothing out.
-        usage: Tokens of the last attempt.
+        tool_execution_history: The calls that were carried out; a provider's batch API carries nothing out.
+        usage: Tokens of the last attempt; in a concurrent batch, of all its calls.
         cost: US dollars for all attempts, as far as they are known; None where the model has no price.
         interactive_cost: What the same tokens would have cost outside a batch.
         error: What went wrong, and what to do.
         error_type: The class of the error, or the provider's word for it.
-        attempts: In how many batches it was sent.
-        elapsed: Seconds from the submission of its last batch to the result.
+        attempts: In how many batches it was sent; in a concurrent batch, how often it was tried.
+        elapsed: Seconds from the submission of its last batch to the result; in a concurrent batch, of all attempts.
         metadata: As in the request.
         route: Whether the answer came from a batch, or online after the deadline.
         simulated: Whether the simulator answered.
+        finish_reason: Why the answer ended, where that is known: `length` is one that was cut off.
+        repaired: What was repaired in an answer of a schema before it could be read; nothing in a provider's batch.
     """
 
     custom_id: str
@@ -102,7 +106,7 @@ class BatchResult:
     response: str | None = None
     parsed: Any = None
     tool_calls_made: tuple[ToolCall, ...] = ()
-    tool_execution_history: tuple[Mapping[str, Any], ...] = ()
+    tool_execution_history: tuple[ToolRun, ...] = ()
     usage: Usage | None = None
     cost: float | None = None
     interactive_cost: float | None = None
@@ -113,13 +117,21 @@ class BatchResult:
     metadata: Mapping[str, str] = field(default_factory=dict)
     route: Route = "batch"
     simulated: bool = False
+    finish_reason: FinishReason | None = None
+    repaired: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return self.custom_id
 
+    @property
+    def retried(self) -> bool:
+        return self.attempts > 1
 
-def model_request(request: BatchRequest, custom_id: str, *, model: str | None, operation: str) -> ModelRequest:
+
+def model_request(
+    request: BatchRequest, custom_id: str, *, model: str | None, operation: str, runs_tools: bool = False
+) -> ModelRequest:
     """Return the call of a model that a request of a batch is.
 
     Args:
@@ -127,11 +139,12 @@ def model_request(request: BatchRequest, custom_id: str, *, model: str | None, o
         custom_id: Its id, for messages.
         model: The job's model, for a request that names none.
         operation: What the calls of the job are for.
+        runs_tools: Whether whoever asks carries out the calls of tools.
 
     Raises:
         BatchRequestError: the request cannot go into a batch as it is.
     """
-    if request.tools and request.execute_tools:
+    if request.tools and request.execute_tools and not runs_tools:
         raise BatchRequestError(
             f"The request {custom_id!r} asks for its tools to be carried out, which no batch API does. Pass "
             "execute_tools=False to be told which calls the model wants, or use a concurrent batch."
@@ -157,7 +170,7 @@ def model_request(request: BatchRequest, custom_id: str, *, model: str | None, o
         max_tokens=_DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
         temperature=request.temperature,
         operation=operation,
-        tools=tuple(request.tools),
+        tools=specs_of(request.tools),
         response_schema=answer_schema(schema) if isinstance(schema, type) else schema,
         metadata={},
     )
