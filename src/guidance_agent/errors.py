@@ -10,6 +10,7 @@
     ├── InputError (ValueError)       what the caller passed cannot be answered
     │   ├── NoQuestionError
     │   ├── CustomerProfileError
+    │   ├── CalculationError
     │   ├── HistoryError
     │   │   └── HistoryMismatch
     │   ├── UnknownConsultationError
@@ -32,7 +33,8 @@
     │   ├── RequestRejectedError
     │   │   └── ContextWindowExceededError
     │   ├── RateLimitedError
-    │   │   └── QuotaExhaustedError
+    │   │   ├── QuotaExhaustedError
+    │   │   └── LimitWaitError
     │   ├── ProviderUnavailableError
     │   ├── ProviderUnreachableError
     │   ├── ModelTimeoutError
@@ -48,6 +50,7 @@
     │       └── LeaseLostError
     ├── GuidanceNotCompliantError     no version of an answer passed its checks
     ├── BatchTimeoutError             a batch has not ended in the time that was given it
+    ├── JobLockedError                another run of the batch jobs is at work
     ├── BatchFailedError              a concurrent batch has requests without an answer
     ├── FileWriteError                a stream's text cannot be written to its file
     ├── PhoenixError                  the local Phoenix server cannot be installed, started or stopped
@@ -61,9 +64,12 @@ decide on a retry; nothing in it holds a key or a customer's text, but for `Stru
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
 __all__ = [
@@ -84,9 +90,11 @@ __all__ = [
     "HistoryMismatch",
     "IdleConsumerError",
     "InputError",
+    "JobLockedError",
     "JournalError",
     "KnowledgeError",
     "LeaseLostError",
+    "LimitWaitError",
     "MalformedResponseError",
     "MidStreamError",
     "MissingExtraError",
@@ -169,6 +177,10 @@ class NoQuestionError(InputError):
 
 class CustomerProfileError(InputError):
     """Raised when customer data lacks a field or has one of the wrong type."""
+
+
+class CalculationError(InputError):
+    """Raised when a sum cannot be worked out: an amount, a date or a tax year that is none or is not on record."""
 
 
 class HistoryError(InputError):
@@ -290,13 +302,23 @@ class ContextWindowExceededError(RequestRejectedError):
 
 
 class RateLimitedError(ModelError):
-    """Raised when the provider limits the rate (429) and the retries are used up."""
+    """Raised when the provider limits the rate (429) and the retries are used up.
+
+    `rate_headers` are the headers of the answer that tell of limits, with lower-case names.
+    """
 
     retryable = True
+    rate_headers: Mapping[str, str] = MappingProxyType({})
 
 
 class QuotaExhaustedError(RateLimitedError):
     """Raised when the account has no quota left (429 that waiting does not cure)."""
+
+    retryable = False
+
+
+class LimitWaitError(RateLimitedError):
+    """Raised when a call would wait longer for a rate limit than its deadline allows; nothing was sent."""
 
     retryable = False
 
@@ -437,6 +459,20 @@ class GuidanceNotCompliantError(GuidanceAgentError):
 
 class BatchTimeoutError(GuidanceAgentError, TimeoutError):
     """Raised when a job has not ended within the time to wait; it goes on, and can be waited for again."""
+
+
+class JobLockedError(GuidanceAgentError):
+    """Raised when another run of the batch jobs is at work.
+
+    Attributes:
+        holder: Which one: its machine and process.
+        since: Since when.
+    """
+
+    def __init__(self, message: str, *, holder: str, since: datetime) -> None:
+        super().__init__(message)
+        self.holder = holder
+        self.since = since
 
 
 class BatchFailedError(GuidanceAgentError):
