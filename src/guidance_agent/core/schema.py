@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from guidance_agent.core.columns import StoredId, StoredText, UtcDateTime, id_column, metadata, vector_columns
+from guidance_agent.core.schema_jobs import job_locks, job_runs
 from guidance_agent.core.schema_learning import reflections, rule_events, rule_releases, rules, turn_lessons
 from guidance_agent.core.schema_work import batch_claims
 
@@ -24,6 +25,8 @@ __all__ = [
     "corrections",
     "embedding_cache",
     "gate_actions",
+    "job_locks",
+    "job_runs",
     "memories",
     "metadata",
     "model_calls",
