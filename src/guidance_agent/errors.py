@@ -17,6 +17,7 @@
     │   ├── UnknownTurnError
     │   ├── TurnInProgressError
     │   ├── UnknownReviewError
+    │   ├── UnknownAuditError
     │   ├── ReviewDecidedError
     │   ├── ReviewClaimedError
     │   ├── UnknownRuleError
@@ -125,6 +126,7 @@ __all__ = [
     "ToolLimitError",
     "TurnEndedError",
     "TurnInProgressError",
+    "UnknownAuditError",
     "UnknownBatchError",
     "UnknownConsultationError",
     "UnknownModelError",
@@ -205,6 +207,10 @@ class TurnInProgressError(InputError):
 
 class UnknownReviewError(InputError):
     """Raised when a review is not in the records."""
+
+
+class UnknownAuditError(InputError):
+    """Raised when an audit run is not in the records."""
 
 
 class ReviewDecidedError(InputError):
