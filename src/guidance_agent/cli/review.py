@@ -49,6 +49,7 @@ class Cause(StrEnum):
     FAIL = "fail"
     UNREADABLE = "unreadable"
     UNJUDGED = "unjudged"
+    AUDIT = "audit"
 
 
 class Ruling(StrEnum):

@@ -4,8 +4,9 @@ A person may also look at a text that was judged before it would have been shown
 changes nothing for the turn.
 
 Reviews are opened by whoever stores a verdict (`core.verdicts`): for one that failed, for one that could not be read,
-and for a turn that could not be judged. A decision, the verdict of the person, the new state of the turn and the event
-that tells of it are written in one transaction, under the lock of the turn that judges take as well.
+for a turn that could not be judged, and for an audit that does not pass what had passed. A decision, the verdict of the
+person, the new state of the turn and the event that tells of it are written in one transaction, under the lock of the
+turn that judges take as well.
 
 No decision is lost to a later one: each stores a verdict of its own, `review` the first, `review:2` the next.
 """
@@ -26,7 +27,7 @@ from guidance_agent.core.database import Database
 from guidance_agent.core.delivered_text import delivered_text
 from guidance_agent.core.schema import reviews, turn_events, turns, verdicts
 from guidance_agent.core.types import JsonObject, Judgement
-from guidance_agent.core.verdicts import LIVE, REVIEW, ReviewCause
+from guidance_agent.core.verdicts import AUDIT, LIVE, REVIEW, ReviewCause
 from guidance_agent.errors import ReviewClaimedError, ReviewDecidedError, UnknownReviewError
 
 __all__ = ["Decision", "PersonsVerdict", "Review", "ReviewRecords", "ReviewStatus", "ReviewedText"]
@@ -172,7 +173,7 @@ class ReviewRecords:
                 which = sa.and_(verdicts.c.turn_id == review.turn_id, verdicts.c.purpose == LIVE)
             newest = sa.select(verdicts).where(which).order_by(verdicts.c.created_at.desc()).limit(1)
             judged = connection.execute(newest).mappings().first()
-            if judged is not None and judged["purpose"] != LIVE:
+            if judged is not None and not judged["purpose"].startswith((LIVE, AUDIT)):
                 return ReviewedText(judged.get("text"), judged["text_hash"], judged["verdict"], was_shown=False)
             said = None if judged is None else judged["verdict"]
             shown = delivered_text(connection, review.turn_id)

@@ -32,7 +32,8 @@ __all__ = [
     "store_together",
 ]
 
-ReviewCause = Literal["fail", "unreadable", "unjudged"]
+ReviewCause = Literal["fail", "unreadable", "unjudged", "audit"]
+"""`audit`: an audit does not pass what the live verdict let pass."""
 
 LIVE = "live"
 """The purpose of the verdict on what a customer was shown; a judge's for another changes no turn's state."""

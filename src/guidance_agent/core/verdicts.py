@@ -34,6 +34,7 @@ from guidance_agent.core.verdict_storing import (
 )
 
 __all__ = [
+    "AUDIT",
     "CANDIDATE",
     "LIVE",
     "REVIEW",
@@ -47,6 +48,9 @@ __all__ = [
     "VerdictRecords",
     "WaitingTurn",
 ]
+
+AUDIT = "audit:"
+"""How the purposes begin of verdicts of audits, on what was delivered; the run's id follows."""
 
 REVIEW = "review"
 """The purpose of a person's verdict, which counts instead of the judge's; a turn's later ones are `review:2` and on."""
