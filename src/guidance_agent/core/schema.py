@@ -12,8 +12,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from guidance_agent.core.columns import StoredId, StoredText, UtcDateTime, id_column, metadata, vector_columns
+from guidance_agent.core.schema_insights import insight_notes, insight_reports
 from guidance_agent.core.schema_jobs import job_locks, job_runs
 from guidance_agent.core.schema_learning import reflections, rule_events, rule_releases, rules, turn_lessons
+from guidance_agent.core.schema_memory import memories, memory_windows
 from guidance_agent.core.schema_work import batch_claims
 
 __all__ = [
@@ -25,9 +27,12 @@ __all__ = [
     "corrections",
     "embedding_cache",
     "gate_actions",
+    "insight_notes",
+    "insight_reports",
     "job_locks",
     "job_runs",
     "memories",
+    "memory_windows",
     "metadata",
     "model_calls",
     "provider_batches",
@@ -158,26 +163,6 @@ model_calls = sa.Table(
     sa.Column("error", StoredText, nullable=True),
     sa.Index("ix_model_calls_turn", "turn_id"),
     sa.Index("ix_model_calls_started", "started_at"),
-)
-
-memories = sa.Table(
-    "memories",
-    metadata,
-    id_column(),
-    sa.Column("customer_id", sa.String(200), nullable=False),
-    sa.Column("consultation_id", StoredId, nullable=False),
-    sa.Column("turn_id", StoredId, nullable=False),
-    sa.Column("kind", sa.String(32), nullable=False),
-    sa.Column("text", StoredText, nullable=False),
-    sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("last_retrieved_at", UtcDateTime, nullable=True),
-    sa.Column("importance", sa.Float, nullable=True),
-    sa.Column("importance_attempts", sa.Integer, nullable=False, default=0),
-    sa.Column("simulated", sa.Boolean, nullable=False),
-    *vector_columns(),
-    sa.UniqueConstraint("turn_id", "kind"),
-    sa.Index("ix_memories_customer", "customer_id", "created_at"),
-    sa.Index("ix_memories_importance", "importance", "importance_attempts"),
 )
 
 cases = sa.Table(
