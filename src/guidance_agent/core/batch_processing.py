@@ -46,7 +46,8 @@ from guidance_agent.core.batches.statuses import (
     settle_jobs,
     status_of,
 )
-from guidance_agent.core.batches.submitting import job_of, submit
+from guidance_agent.core.batches.submitting import Job, job_of, submit
+from guidance_agent.core.batches.traces import preparing, step_span, trace_done, trace_step, trace_unanswered
 from guidance_agent.core.clock import Clock, SystemClock
 from guidance_agent.core.database import Database
 from guidance_agent.core.loop_thread import LoopThread
@@ -55,6 +56,7 @@ from guidance_agent.errors import BatchRequestError, BatchTimeoutError, UnknownB
 from guidance_agent.llm.batch_request import BatchRequest, BatchResult
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.transports.batches.registry import BatchWires
+from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
 __all__ = [
     "CRASH_POINTS",
@@ -84,6 +86,7 @@ class BatchProcessor:
         kinds: What items are for. A process can only go on with jobs whose kind it knows.
         options: Times and sizes.
         clock: Wall clock and ids; None is the real one.
+        tracing: Makes the spans of jobs, batches and items.
         crash: Told of each crash point that is passed; for tests.
     """
 
@@ -95,6 +98,7 @@ class BatchProcessor:
         kinds: Sequence[BatchKind] = (),
         options: BatchOptions | None = None,
         clock: Clock | None = None,
+        tracing: Tracing = NO_TRACING,
         crash: CrashPoint = no_crash,
     ) -> None:
         self._kinds = {kind.name: kind for kind in (TEXT, *kinds)}
@@ -107,6 +111,7 @@ class BatchProcessor:
             options=options or BatchOptions(),
             clock=clock or SystemClock(),
             crash=crash,
+            tracing=tracing,
         )
 
     async def __aenter__(self) -> Self:
@@ -176,7 +181,9 @@ class BatchProcessor:
             metadata=metadata or {},
             traceparent=traceparent,
         )
-        handle = await prepare(self._parts, requests, plan)
+        with preparing(self._parts.tracing, plan) as traced:
+            handle = await prepare(self._parts, requests, traced.plan)
+            await traced.prepared(self._parts, handle)
         await self.resume(key)
         return handle
 
@@ -196,7 +203,7 @@ class BatchProcessor:
             for batch_id in found:
                 seen.add(batch_id)
                 await self._work_on(batch_id)
-        await settle_jobs(self._parts)
+        await self._settle()
 
     async def status(self, job_key: str) -> BatchStatus:
         """Return how a job stands, as far as the records know; `resume` asks the provider.
@@ -324,17 +331,35 @@ class BatchProcessor:
                 # Another process has it by now, and goes on where the records say.
                 return
 
+    async def _settle(self) -> None:
+        """Note which jobs have ended."""
+        for key, traceparent in await settle_jobs(self._parts):
+            if self._parts.tracing.is_on:
+                trace_done(self._parts.tracing, await self.status(key), traceparent)
+
     async def _step(self, lease: BatchLease) -> bool:
-        """Do what a batch's state asks for; False where there is nothing more to do now."""
+        """Take a batch one step further; False where there is nothing more to do now."""
         parts, state = self._parts, lease.row["state"]
         if state == "applied":
             return False
         job = await job_of(parts, lease)
         online = lease.row["route"] == "online" or (job.online_due and state == "prepared")
-        if state == "prepared" and job.cancelled:
+        cancels = state == "prepared" and job.cancelled
+        asks = state in ("prepared", "submitted") and online
+        began, lease.failure = parts.clock.now(), None
+        moved = await self._do(lease, job, cancels=cancels, asks=asks)
+        if lease.row["state"] == "collected" and state != "collected":
+            await trace_unanswered(parts, lease, job)
+        trace_step(parts.tracing, lease, job, step_span(state, cancels=cancels, online=asks), state, began)
+        return moved
+
+    async def _do(self, lease: BatchLease, job: Job, *, cancels: bool, asks: bool) -> bool:
+        """Do what a batch's state asks for."""
+        parts, state = self._parts, lease.row["state"]
+        if cancels:
             await cancel_prepared(parts, lease, job)
             return True
-        if state in ("prepared", "submitted") and online:
+        if asks:
             return await answer_online(parts, lease, job)
         match state:
             case "prepared":

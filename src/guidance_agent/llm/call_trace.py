@@ -16,7 +16,7 @@ from guidance_agent.tracing import attributes as names
 from guidance_agent.tracing.span import LONGEST_KEPT, Attributes, Outcome, Span, Value
 from guidance_agent.tracing.tracer import Tracing
 
-__all__ = ["CallTrace"]
+__all__ = ["CallTrace", "call_attributes"]
 
 _FIRST_SHOWN, _SHOWN = 8, 64
 """Of a long conversation the beginning, where the stable parts are, and the end are shown."""
@@ -104,7 +104,7 @@ class CallTrace:
         try:
             span.set(self._of_request())
             span.set(self._of_answer())
-            span.set(_of_call(call, streams=self._streams, is_embedding=self._is_embedding))
+            span.set(call_attributes(call, streams=self._streams, is_embedding=self._is_embedding))
         except Exception as fault:  # the call's record goes on, whatever is wrong with its span
             self._tracing.fault(fault)
         if error is not None and call.outcome.startswith("error:"):
@@ -168,7 +168,8 @@ def _add_tool_calls(made: dict[str, Value], prefix: str, calls: Sequence[ToolCal
         made[place + names.TOOL_CALL_ARGUMENTS] = call.arguments
 
 
-def _of_call(call: ModelCall, *, streams: bool, is_embedding: bool) -> Attributes:
+def call_attributes(call: ModelCall, *, streams: bool = False, is_embedding: bool = False) -> Attributes:
+    """Return what a span says of a call, as its record has it."""
     timing, usage, cost = call.timing, call.usage, call.cost
     made: dict[str, Value] = {
         names.OPERATION: call.operation,

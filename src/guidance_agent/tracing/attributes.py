@@ -149,6 +149,21 @@ RETRIEVAL_TOPICS: Final = "guidance.retrieval.topics"
 RETRIEVAL_DEGRADED: Final = "guidance.retrieval.degraded"
 JOB_NAME: Final = "guidance.job.name"
 JOB_DONE: Final = "guidance.job.done"
+BATCH_JOB: Final = "guidance.batch.job"
+BATCH_KIND: Final = "guidance.batch.kind"
+BATCH_ID: Final = "guidance.batch.id"
+BATCH_PROVIDER_ID: Final = "guidance.batch.provider_id"
+BATCH_ROUND: Final = "guidance.batch.round"
+BATCH_ROUTE: Final = "guidance.batch.route"
+BATCH_STATE: Final = "guidance.batch.state"
+BATCH_REASON: Final = "guidance.batch.reason"
+BATCH_BATCHES: Final = "guidance.batch.batches"
+BATCH_ITEMS: Final = "guidance.batch.items"
+BATCH_ITEMS_SHOWN: Final = "guidance.batch.items_shown"
+BATCH_OUTCOMES: Final = "guidance.batch.outcomes"
+BATCH_ITEM: Final = "guidance.batch.item"
+BATCH_ITEM_OUTCOME: Final = "guidance.batch.item_outcome"
+COST_INTERACTIVE: Final = "guidance.cost.interactive_usd"
 
 ATTEMPT: Final = "attempt"
 ATTEMPT_FAILED: Final = "attempt_failed"
@@ -161,7 +176,7 @@ OWN_EVENTS: Final = frozenset({ATTEMPT, ATTEMPT_FAILED, EXCEPTION})
 OPERATION_KINDS: Final = {"embedding": "EMBEDDING"}
 """Kinds of the model calls that are not `LLM`, by operation."""
 
-OF_CALLERS: Final = frozenset({SESSION_ID, CONSULTATION_ID, TURN_ID, GEN_AI_CONVERSATION_ID})
+OF_CALLERS: Final = frozenset({SESSION_ID, CONSULTATION_ID, TURN_ID, GEN_AI_CONVERSATION_ID, BATCH_ITEM})
 """Ids that a caller may have chosen: one that redaction would change is replaced by a pseudonym, which stays apart."""
 
 _OF_PROGRAM: Final = frozenset(
@@ -195,6 +210,14 @@ _OF_PROGRAM: Final = frozenset(
         RESPONSE_CACHE,
         COST_SOURCE,
         JOB_NAME,
+        BATCH_JOB,
+        BATCH_KIND,
+        BATCH_ID,
+        BATCH_PROVIDER_ID,
+        BATCH_ROUTE,
+        BATCH_STATE,
+        BATCH_OUTCOMES,
+        BATCH_ITEM_OUTCOME,
         GATE_ACTION,
         GATE_CHECK,
         GATE_ASKED,

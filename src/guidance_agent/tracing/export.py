@@ -38,6 +38,7 @@ _BATCH_CHARACTERS = 1_000_000
 _WORK, _WORK_OF_SPAN, _LONGEST_PAUSE = 0.002, 0.000_2, 0.01
 """Seconds: work after which the thread pauses as long, what a span counts besides its texts, the longest pause."""
 _CLOSING_SEND = 0.75
+_ROOM = 4
 _TELL_EVERY = 60.0
 _FULL, _STOP = "full", "stop"
 _logger = logging.getLogger("guidance_agent.tracing")
@@ -133,6 +134,14 @@ class ExportThread:
         """What became of the spans so far."""
         waiting = sum(isinstance(item, Span) for item in tuple(self._queue)) + len(self._pending)
         return Exported(self._delivered, waiting, self._dropped, self._refused, self._lost)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether many more spans can end now: at most a quarter of what may wait does."""
+        return (
+            len(self._queue) * _ROOM <= self._limits.spans
+            and (self._characters_in - self._characters_out) * _ROOM <= self._limits.characters
+        )
 
     def start(self) -> None:
         """Start the thread before there is a span, whose end would else wait until it runs."""

@@ -48,6 +48,10 @@ _current: ContextVar[Span] = ContextVar("guidance_agent_span", default=NO_SPAN)
 class Outlet(Protocol):
     """Where spans go that have ended."""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether many more spans can end now without being dropped."""
+
     def put(self, span: Span) -> None:
         """Take a span; never blocks."""
 
@@ -164,6 +168,11 @@ class Tracing:
     def user_id(self, customer_id: str) -> str:
         """Return what stands for a customer in spans: the same for the same customer and key."""
         return pseudonym(customer_id, self._user_key)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether many more spans can end now without being dropped; whoever has very many asks before making them."""
+        return self.outlet.has_room
 
     def flush(self, timeout: float) -> bool:
         """Return whether all ended spans are delivered. Blocks for at most `timeout` seconds: not on a loop."""
@@ -302,6 +311,8 @@ class NoTracing(Tracing):
 
 
 class _Nowhere:
+    has_room = False
+
     def put(self, span: Span) -> None:
         pass
 

@@ -13,6 +13,7 @@ from guidance_agent.core.database import Database
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.messages import Message
 from guidance_agent.settings import Settings
+from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
 MODELS = {"anthropic": "anthropic/claude-haiku-5-5", "openai": "openai/gpt-6-luna"}
 KEYS = {"ANTHROPIC_API_KEY": "sk-ant-test-123456", "OPENAI_API_KEY": "sk-test-123456"}
@@ -34,10 +35,10 @@ def options(**changes: Any) -> BatchOptions:
     return replace(FAST, **changes)
 
 
-def gateway_before(base_url: str, **settings: Any) -> ModelGateway:
+def gateway_before(base_url: str, *, tracing: Tracing = NO_TRACING, **settings: Any) -> ModelGateway:
     environ = KEYS | {"ANTHROPIC_BASE_URL": base_url, "OPENAI_BASE_URL": f"{base_url}/v1"}
     settings.setdefault("retry", {"max_attempts": 1})
-    return ModelGateway(Settings.load(**settings), environ=environ)
+    return ModelGateway(Settings.load(**settings), environ=environ, tracing=tracing)
 
 
 def requests(count: int, **fields: Any) -> list[BatchRequest]:

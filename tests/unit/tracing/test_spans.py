@@ -292,6 +292,8 @@ def test_no_tracing_has_the_same_methods_and_does_nothing() -> None:
 
 def test_a_fault_of_tracing_never_reaches_the_caller(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
+        has_room = True
+
         def put(self, span: object) -> None:
             raise OSError("the outlet broke")
 

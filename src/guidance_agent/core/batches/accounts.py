@@ -14,8 +14,6 @@ from typing import Any, Final
 
 from guidance_agent.core.batches.answers import KnownItem
 from guidance_agent.core.batches.states import Parts
-from guidance_agent.core.bulk import Row
-from guidance_agent.core.ledger import ledger_row
 from guidance_agent.llm.messages import CacheOutcome, ModelCall, Timing, Usage
 from guidance_agent.llm.providers.base import ModelTraits
 from guidance_agent.llm.transports.batches.base import ResultRow
@@ -52,7 +50,7 @@ def cache_outcome(usage: Usage | None, traits: ModelTraits) -> CacheOutcome:
 
 
 class Accounts:
-    """Makes the ledger's rows for the results of one batch.
+    """Makes the records of the calls that one batch was.
 
     Args:
         parts: What the batch is worked on with.
@@ -69,35 +67,33 @@ class Accounts:
         self._provider: str = batch["provider"]
         self._since: datetime | None = batch["submitted_at"] or batch["intent_at"]
 
-    def row(self, item: KnownItem, result: ResultRow) -> Row | None:
-        """Return the row of one attempt; None where nobody worked on it."""
+    def call(self, item: KnownItem, result: ResultRow) -> ModelCall | None:
+        """Return the record of one attempt; None where nobody worked on it."""
         answer = result.answer
         if answer is None and not result.outcome.startswith("errored"):
             return None
         now = self._parts.clock.now()
         since = self._since or now
         usage = None if answer is None else answer.usage
-        return ledger_row(
-            ModelCall(
-                id=result.wire_id or item.id,
-                operation=self._operation,
-                model=self._model,
-                requested_model=self._model,
-                provider=self._provider,
-                transport=BATCH,
-                started_at=since,
-                outcome="completed" if answer is not None else f"error:{result.error_type}"[:_LONGEST_OUTCOME],
-                finish_reason=None if answer is None else answer.finish_reason,
-                attempts=1,
-                timing=Timing(total=max(0.0, (now - since).total_seconds())),
-                usage=usage,
-                cost=None if usage is None else self._parts.gateway.cost(self._model, usage, batch=True),
-                cache_outcome=cache_outcome(usage, self._traits),
-                cache_parts={},
-                cache_use={},
-                simulated=result.simulated,
-                request_id=None if answer is None else answer.request_id,
-                error=result.error,
-                metadata=ids_of(item.metadata),
-            )
+        return ModelCall(
+            id=result.wire_id or item.id,
+            operation=self._operation,
+            model=self._model,
+            requested_model=self._model,
+            provider=self._provider,
+            transport=BATCH,
+            started_at=since,
+            outcome="completed" if answer is not None else f"error:{result.error_type}"[:_LONGEST_OUTCOME],
+            finish_reason=None if answer is None else answer.finish_reason,
+            attempts=1,
+            timing=Timing(total=max(0.0, (now - since).total_seconds())),
+            usage=usage,
+            cost=None if usage is None else self._parts.gateway.cost(self._model, usage, batch=True),
+            cache_outcome=cache_outcome(usage, self._traits),
+            cache_parts={},
+            cache_use={},
+            simulated=result.simulated,
+            request_id=None if answer is None else answer.request_id,
+            error=result.error,
+            metadata=ids_of(item.metadata),
         )

@@ -28,11 +28,19 @@ class LeaseGone(Exception):
 
 
 class BatchLease:
-    """The right to work on one batch. `row` is the batch as this process last wrote or read it."""
+    """The right to work on one batch.
+
+    Attributes:
+        row: The batch as this process last wrote or read it.
+        failure: What the present step failed with; None where it did not.
+        items_shown: How many items of the batch have left spans.
+    """
 
     def __init__(self, parts: Parts, row: Mapping[str, Any]) -> None:
         self._parts = parts
         self.row: dict[str, Any] = dict(row)
+        self.failure: Exception | None = None
+        self.items_shown = 0
         self._valid_until = parts.clock.monotonic() + parts.options.lease
 
     @property

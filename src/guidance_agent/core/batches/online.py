@@ -20,6 +20,7 @@ from guidance_agent.core.batches.collecting import close_collection, has_schema,
 from guidance_agent.core.batches.leases import BatchLease
 from guidance_agent.core.batches.states import Parts
 from guidance_agent.core.batches.submitting import Job
+from guidance_agent.core.batches.traces import trace_online
 from guidance_agent.core.batches.waiting import put_off
 from guidance_agent.core.schema import batch_items
 from guidance_agent.errors import ConfigurationError, ModelError
@@ -39,7 +40,7 @@ async def answer_online(parts: Parts, lease: BatchLease, job: Job) -> bool:
     try:
         while items := await _open_items(parts, lease.id):
             lease.check()
-            rows = await asyncio.gather(*(_asked(parts, item) for item in items))
+            rows = await asyncio.gather(*(_asked(parts, lease, job, item) for item in items))
             changes = [
                 (item["id"], values_of(parts, kind, _known(item, lease.row["model"]), row, route="online"))
                 for item, row in zip(items, rows, strict=True)
@@ -63,6 +64,7 @@ async def cancel_prepared(parts: Parts, lease: BatchLease, job: Job) -> None:
         state="collected",
         outcome="canceled",
         error="The job was cancelled before the item was submitted.",
+        error_type="not_submitted",
         collected_at=parts.clock.now(),
     )
     values = {"state": "ended", "ended_at": parts.clock.now()}
@@ -87,11 +89,12 @@ def _known(item: Mapping[str, Any], model: str) -> KnownItem:
     return KnownItem(item["id"], item["custom_id"], model, item["has_schema"], item["spent_usd"])
 
 
-async def _asked(parts: Parts, item: Mapping[str, Any]) -> ResultRow:
+async def _asked(parts: Parts, lease: BatchLease, job: Job, item: Mapping[str, Any]) -> ResultRow:
     request = corrected(request_from_json(item["request"]), item["reason"])
     call = await prepared_call(parts.gateway, request)
     try:
-        answer = await parts.gateway.complete(replace(call.request, metadata=ids_of(item["metadata"])))
+        with trace_online(parts, lease, job, item):
+            answer = await parts.gateway.complete(replace(call.request, metadata=ids_of(item["metadata"])))
     except ModelError as error:
         outcome: ItemOutcome = "errored_retryable" if error.retryable else "errored_fatal"
         return ResultRow(wire_id=None, outcome=outcome, error=str(error), error_type=type(error).__name__)

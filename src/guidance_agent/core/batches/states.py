@@ -21,6 +21,7 @@ from guidance_agent.core.database import Database
 from guidance_agent.llm.batch_request import BatchResult
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.transports.batches.registry import BatchWires
+from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
 __all__ = [
     "CRASH_POINTS",
@@ -108,6 +109,7 @@ class BatchOptions:
         longest_wait: The longest of these waits.
         poll: How often `wait` looks.
         online_at_a_time: How many items are asked online at once, after a deadline.
+        item_spans: Of how many items of a batch there are spans, about.
     """
 
     lease: float = 60.0
@@ -126,6 +128,7 @@ class BatchOptions:
     longest_wait: float = 3_600.0
     poll: float = 10.0
     online_at_a_time: int = 8
+    item_spans: int = 1_000
 
 
 class Lookup(Protocol):
@@ -145,6 +148,7 @@ class Parts:
     options: BatchOptions = field(default_factory=BatchOptions)
     clock: Clock = field(default_factory=SystemClock)
     crash: CrashPoint = no_crash
+    tracing: Tracing = NO_TRACING
 
     @property
     def now(self) -> float:

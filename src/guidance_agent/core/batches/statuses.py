@@ -110,10 +110,15 @@ async def next_moment(parts: Parts, key: str) -> float | None:
     return await parts.database.run(lambda connection: connection.execute(query).scalar_one())
 
 
-async def settle_jobs(parts: Parts) -> None:
-    """Note which jobs have ended: all of their batches are applied."""
+async def settle_jobs(parts: Parts) -> list[tuple[str, str | None]]:
+    """Note which jobs have ended, because all of their batches are applied; return their keys and places in traces."""
     batch = provider_batches.c
     left = sa.select(batch.id).where(batch.job_id == batch_jobs.c.id, batch.state != "applied")
     change = sa.update(batch_jobs).where(batch_jobs.c.state == "open", ~sa.exists(left))
     change = change.values(state="done", ended_at=parts.clock.now())
-    await parts.database.transaction(lambda connection: connection.execute(change))
+
+    def write(connection: sa.Connection) -> list[tuple[str, str | None]]:
+        return [(row.id, row.traceparent) for row in connection.execute(settled)]
+
+    settled = change.returning(batch_jobs.c.id, batch_jobs.c.traceparent)
+    return await parts.database.transaction(write)

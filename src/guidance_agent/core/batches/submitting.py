@@ -43,6 +43,7 @@ class Job(NamedTuple):
     late: bool
     online_due: bool
     created_at: float
+    traceparent: str | None
 
 
 class Provider(NamedTuple):
@@ -65,6 +66,7 @@ async def job_of(parts: Parts, lease: BatchLease) -> Job:
         late=late,
         online_due=late and row["online_allowed"],
         created_at=row["created_at"].timestamp(),
+        traceparent=row["traceparent"],
     )
 
 
@@ -200,6 +202,7 @@ async def _failed(parts: Parts, lease: BatchLease, error: ModelError) -> None:
     if surely_not_accepted(error):
         await put_off(parts, lease, error, before="submitting", after="prepared")
         return
+    lease.failure = error
     await lease.change(
         {
             "unclear_since": parts.clock.now(),

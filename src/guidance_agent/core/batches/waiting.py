@@ -24,6 +24,7 @@ async def put_off(
     A failure that waiting does not cure is told as one that needs a person. It is tried again all the same: a person
     who has done something about it need not tell the program.
     """
+    lease.failure = error
     waits = int(lease.row["notes"].get(_NOTED, 0)) + 1
     options = parts.options
     seconds = min(options.longest_wait, options.retry_after * 2.0 ** (waits - 1))
