@@ -25,6 +25,7 @@ from guidance_agent.errors import ConfigurationError
 from guidance_agent.settings import ProviderSettings, Settings
 
 if TYPE_CHECKING:
+    from guidance_agent.compliance.audit import AuditRounds
     from guidance_agent.compliance.gatekeeper import Gatekeeper
     from guidance_agent.compliance.judging import BackgroundJudging
     from guidance_agent.compliance.sentence_judge import SentenceJudge
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.types import JsonObject
     from guidance_agent.core.verdicts import VerdictRecords
     from guidance_agent.knowledge.loader import Knowledge
+    from guidance_agent.learning.batch_reflection import ReflectionRounds
     from guidance_agent.learning.learner import Learner
     from guidance_agent.learning.rules import RulesBase
     from guidance_agent.llm.gateway import ModelGateway
@@ -173,6 +175,20 @@ class Runtime:
         from guidance_agent.learning.learner import Learner
 
         return Learner(self.database, self.clock, self.gateway, self.validator.model, self.rules_base())
+
+    def reflection_rounds(self) -> ReflectionRounds:
+        """Return what reflects on failures in rounds of batches, with the same model."""
+        from guidance_agent.learning.batch_reflection import ReflectionRounds
+
+        return ReflectionRounds(self.database, self.clock, self.validator.model, self.rules_base())
+
+    def audit_rounds(self) -> AuditRounds:
+        """Return what audits delivered answers in batches, asking what is asked while answers are given."""
+        from guidance_agent.compliance.audit import AuditPlan, AuditRounds
+
+        wanted = self.settings.audit
+        plan = AuditPlan(share=wanted.share, model=wanted.model)
+        return AuditRounds(self.database, self.clock, self.validator, plan=plan, simulated=self.simulated)
 
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:

@@ -2,7 +2,8 @@
 
 A turn is one where its verdict stands failed and a person has upheld it, or had a day to look and did not; where a
 consultation has the outcome `failed` without such a turn, its last answer is. A turn about which there is a reflection
-that has ended is none any more. Answers that nobody was shown are none: they were stopped in time.
+that has ended is none any more. Answers that nobody was shown are none: they were stopped in time. What says which
+failures are new is what was reflected on, and never the clock.
 
 What a simulator answered teaches nothing about customers, and is left out unless the records hold nothing else.
 """
@@ -19,16 +20,19 @@ from guidance_agent.compliance.verdict import CheckResult, Verdict
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.delivered_text import delivered_text
-from guidance_agent.core.schema import consultations, reflections, reviews, turns
+from guidance_agent.core.schema import batch_claims, batch_jobs, consultations, reflections, reviews, turns
 from guidance_agent.core.types import JsonObject
 from guidance_agent.core.verdicts import VerdictRecords
 
-__all__ = ["REVIEW_TIME", "Failure", "FailureRecords", "FailureSource"]
+__all__ = ["KIND_PREFIX", "REVIEW_TIME", "Failure", "FailureRecords", "FailureSource", "in_batch"]
 
 FailureSource = Literal["verdict", "review", "outcome"]
 
 REVIEW_TIME = timedelta(hours=24)
 """How long a person may look at a failed verdict before it counts as upheld."""
+
+KIND_PREFIX = "reflection."
+"""How the names begin of the kinds of batches in which reflections stand; the stage follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,20 +71,26 @@ class FailureRecords:
         return await self._database.run(lambda connection: connection.execute(real).first() is None)
 
     async def waiting(self, limit: int = 100) -> tuple[Failure, ...]:
-        """Return failures that nobody has reflected on to the end, those that ended first first."""
-        simulated_too = await self.is_all_simulated()
-        ids = await self._database.run(lambda connection: self._waiting_ids(connection, limit, simulated_too))
-        found = [await self.find(turn_id) for turn_id in ids]
-        return tuple(failure for failure in found if failure is not None)
+        """Return failures that nobody has reflected on to the end, and that stand in no batch, the oldest first."""
+        done = sa.exists().where(
+            reflections.c.turn_id == turns.c.id, sa.or_(reflections.c.stage == "ended", in_batch())
+        )
+        return await self._failures_without(done, limit)
+
+    async def unreflected(self, limit: int = 100) -> tuple[Failure, ...]:
+        """Return failures on which no reflection has begun, the oldest first."""
+        return await self._failures_without(sa.exists().where(reflections.c.turn_id == turns.c.id), limit)
 
     async def find(self, turn_id: str) -> Failure | None:
-        """Return what failed in a turn; None where it delivered nothing, has not ended, or does not exist."""
+        """Return what failed in a turn; None where nothing stands failed, or nothing was delivered, or not yet all."""
 
         def read(connection: sa.Connection) -> tuple[str | None, str | None, bool] | None:
             row = connection.execute(
                 sa.select(turns.c.simulated, consultations.c.outcome, consultations.c.outcome_reason)
                 .join(consultations, consultations.c.id == turns.c.consultation_id)
-                .where(turns.c.id == turn_id)
+                .where(
+                    turns.c.id == turn_id, sa.or_(turns.c.judgement == "failed", consultations.c.outcome == "failed")
+                )
             ).first()
             if row is None:
                 return None
@@ -112,7 +122,15 @@ class FailureRecords:
             simulated=simulated,
         )
 
-    def _waiting_ids(self, connection: sa.Connection, limit: int, simulated_too: bool) -> list[str]:
+    async def _failures_without(self, done: sa.ColumnElement[bool], limit: int) -> tuple[Failure, ...]:
+        simulated_too = await self.is_all_simulated()
+        ids = await self._database.run(lambda connection: self._failed_ids(connection, done, limit, simulated_too))
+        found = [await self.find(turn_id) for turn_id in ids]
+        return tuple(failure for failure in found if failure is not None)
+
+    def _failed_ids(
+        self, connection: sa.Connection, done: sa.ColumnElement[bool], limit: int, simulated_too: bool
+    ) -> list[str]:
         open_review = sa.exists().where(
             reviews.c.turn_id == turns.c.id,
             reviews.c.status != "decided",
@@ -129,7 +147,6 @@ class FailureRecords:
             later.c.delivered_length > 0,
         )
         last_of_failed = sa.and_(consultations.c.outcome == "failed", ~has_failed_turn, ~has_later_turn)
-        ended = sa.exists().where(reflections.c.turn_id == turns.c.id, reflections.c.stage == "ended")
         query = (
             sa.select(turns.c.id)
             .join(consultations, consultations.c.id == turns.c.consultation_id)
@@ -137,7 +154,7 @@ class FailureRecords:
                 turns.c.delivered_length > 0,
                 turns.c.state != "streaming",
                 sa.or_(sa.and_(turns.c.judgement == "failed", ~open_review), last_of_failed),
-                ~ended,
+                ~done,
             )
             .order_by(turns.c.ended_at, turns.c.id)
             .limit(limit)
@@ -145,6 +162,14 @@ class FailureRecords:
         if not simulated_too:
             query = query.where(turns.c.simulated.is_(False))
         return list(connection.execute(query).scalars())
+
+
+def in_batch() -> sa.ColumnElement[bool]:
+    """The condition of reflections whose request stands in a job of batches that is not done, or not made yet."""
+    claim, job = batch_claims.c, batch_jobs.c
+    kind = sa.literal(KIND_PREFIX) + reflections.c.stage
+    done = sa.exists().where(job.id == claim.job_key, job.state == "done")
+    return sa.exists().where(claim.kind == kind, claim.subject_id == reflections.c.id, ~done)
 
 
 def _names(profile: JsonObject) -> tuple[str, ...]:

@@ -5,7 +5,8 @@
 Each step is a pair of pure functions and a call that joins them. `STEPS[...].request(...)` makes the request and
 `.read(...)` the typed answer, so that a batch sends the same bodies and reads by the same rules; the functions named
 above ask at once. What cannot be read in exactly one way raises `StructuredOutputError`: it is never an answer, and
-whoever asked keeps the principle from going on.
+whoever asked keeps the principle from going on. `learn_from_failures_batch` and `process_batch_reflection_results` take
+many failures through the same steps in rounds of batches.
 
 A principle is the work of a model that read what a customer wrote. Nothing here makes it a rule: the program's own
 checks (`rule_checks.py`), the check set and a person stand after it.
@@ -31,6 +32,9 @@ from guidance_agent.llm import structured
 from guidance_agent.llm.messages import Completion, Message, ModelRequest
 
 if TYPE_CHECKING:
+    from guidance_agent.core.batch_processing import BatchProcessor
+    from guidance_agent.core.batch_work import WorkStanding
+    from guidance_agent.learning.batch_reflection import ReflectionRounds
     from guidance_agent.learning.failures import Failure
     from guidance_agent.llm.gateway import ModelGateway
     from guidance_agent.llm.structured import StructuredCompletion
@@ -175,6 +179,31 @@ async def judge_rule_value(
     """Judge what a rule adds to `rules`, those that there are; raises as `reflect_on_failure`."""
     request = value_request(model, failure, refinement, reflection, validation, rules=rules)
     return await JUDGE_VALUE.ask(gateway, request)
+
+
+async def learn_from_failures_batch(rounds: ReflectionRounds, batches: BatchProcessor, *, limit: int = 500) -> int:
+    """Begin to reflect on new failures at the batch price, and return how many requests were submitted.
+
+    Args:
+        rounds: The reflections; `Runtime.reflection_rounds()`.
+        batches: Knows `rounds.kinds`.
+        limit: On how many failures at most.
+
+    Raises:
+        ConfigurationError: the model cannot be called as things are set up, or has no batch API.
+    """
+    await rounds.open_new(limit=limit)
+    return await rounds.advance(batches)
+
+
+async def process_batch_reflection_results(rounds: ReflectionRounds, batches: BatchProcessor) -> WorkStanding:
+    """Take in what batches have brought, submit the next round, and return how much stands where.
+
+    To be called whenever it suits; four rounds after `learn_from_failures_batch` all is done. Raises what that raises.
+    """
+    await batches.resume()
+    await rounds.advance(batches)
+    return await rounds.standing()
 
 
 def _ids(failure: Failure) -> dict[str, str]:
