@@ -57,6 +57,7 @@ FLOORS = {
     "guidance_agent.core.response_cache": 2,
     "guidance_agent.core.reviews": 2,
     "guidance_agent.core.schema": 2,
+    "guidance_agent.core.schema_audit": 2,
     "guidance_agent.core.schema_insights": 2,
     "guidance_agent.core.schema_jobs": 2,
     "guidance_agent.core.schema_learning": 2,

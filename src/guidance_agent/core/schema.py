@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from guidance_agent.core.columns import StoredId, StoredText, UtcDateTime, id_column, metadata, vector_columns
+from guidance_agent.core.schema_audit import audit_runs, audit_turns
 from guidance_agent.core.schema_insights import insight_notes, insight_reports
 from guidance_agent.core.schema_jobs import job_locks, job_runs
 from guidance_agent.core.schema_learning import reflections, rule_events, rule_releases, rules, turn_lessons
@@ -19,6 +20,8 @@ from guidance_agent.core.schema_memory import memories, memory_windows
 from guidance_agent.core.schema_work import batch_claims
 
 __all__ = [
+    "audit_runs",
+    "audit_turns",
     "batch_claims",
     "batch_items",
     "batch_jobs",
