@@ -18,6 +18,8 @@ from guidance_agent.advisor.importance import MemoryRater
 from guidance_agent.compliance.gate import SentenceGate
 from guidance_agent.compliance.gatekeeper import Gatekeeper
 from guidance_agent.core.background import BackgroundJob, BackgroundWorker
+from guidance_agent.core.batch_processing import BatchOptions, BatchProcessor, BatchRequest
+from guidance_agent.core.clock import SystemClock
 from guidance_agent.errors import ModelError
 from guidance_agent.llm.messages import Message, ModelRequest, ToolSpec
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
@@ -156,6 +158,29 @@ async def jobs(traced: Traced) -> None:
         await traced.spans_with("job.importance")
 
 
+async def batches(traced: Traced) -> None:
+    """A job that is refused, lost and found, one that is cancelled before it leaves, and one that ends online."""
+    faults = traced.simulator.faults
+    faults.clear()
+    ids = {"turn_id": "turn_1", "consultation_id": "consultation_1", "customer_id": "customer_1"}
+    asked = [BatchRequest(user_message="Sum it up.", max_tokens=20, metadata=ids)]
+    options = BatchOptions(grace=0.0, retry_after=0.01, poll=0.02)
+    runtime = traced.runtime
+    async with BatchProcessor(runtime.database, runtime.gateway, options=options, tracing=traced.tracing) as processor:
+        faults.add(
+            Fault(kind="status", status=429, operation="batches.create"),
+            Fault(kind="answer_lost", operation="batches.create"),
+        )
+        handle = await processor.submit(asked, model=MODEL)
+        await processor.wait(handle.job_key, timeout=WITHIN)
+        faults.add(Fault(kind="status", status=400, operation="batches.create"))
+        handle = await processor.submit(asked, model=MODEL)
+        await processor.cancel(handle.job_key)
+        past = SystemClock().now()
+        handle = await processor.submit(asked, model=MODEL, deadline=past, online_after_deadline=True)
+        await processor.wait(handle.job_key, timeout=WITHIN)
+
+
 async def kept_answers(traced: Traced, data_dir: Path) -> None:
     settings = Settings.load(
         data_dir=data_dir, simulator="instant", background=False, response_cache={"enabled": True}, gate={"mode": "off"}
@@ -185,6 +210,7 @@ async def spans(
         await calls(traced)
         await judgements(traced, janet)
         await jobs(traced)
+        await batches(traced)
         await kept_answers(traced, tmp_path / "kept")
         return await traced.spans()
 
@@ -192,7 +218,7 @@ async def spans(
 @pytest.mark.timeout(180)
 async def test_the_page_tells_every_span_attribute_and_event(spans: dict[str, list[FinishedSpan]]) -> None:
     page_spans = {names_in(cells[0])[0]: cells[1] for cells in told(section("Spans"))}
-    own = {"completion", "batch item"}
+    own = {"completion", "batch item", "text"}
     assert spans.keys() - own == page_spans.keys()
     for name, named in spans.items():
         if name not in own:
