@@ -184,11 +184,9 @@ class Runtime:
 
     def audit_rounds(self) -> AuditRounds:
         """Return what audits delivered answers in batches, asking what is asked while answers are given."""
-        from guidance_agent.compliance.audit import AuditPlan, AuditRounds
+        from guidance_agent.compliance.audit import AuditRounds
 
-        wanted = self.settings.audit
-        plan = AuditPlan(share=wanted.share, model=wanted.model)
-        return AuditRounds(self.database, self.clock, self.validator, plan=plan, simulated=self.simulated)
+        return AuditRounds(self.database, self.clock, self.validator, simulated=self.simulated)
 
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:

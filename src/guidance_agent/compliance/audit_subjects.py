@@ -1,0 +1,242 @@
+"""Which turns are audited: a run's plan, and the delivered turns that no run has under the present policy.
+
+A turn belongs to one run for each policy version: the database refuses it a second time, whoever opens runs at once.
+Whether it is part of a sample follows from its id alone, so that a larger share holds the smaller one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from guidance_agent.core.bulk import insert_or_change
+from guidance_agent.core.clock import Clock
+from guidance_agent.core.database import Database
+from guidance_agent.core.schema import turns
+from guidance_agent.core.schema_audit import audit_runs, audit_turns
+from guidance_agent.errors import InputError, UnknownAuditError
+
+__all__ = ["AuditPlan", "AuditRun", "AuditSubjects", "in_sample"]
+
+_PAGE = 2_000
+_JUDGED = ("passed", "failed", "unjudged_needs_review")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPlan:
+    """What a run audits.
+
+    Attributes:
+        share: Which part of the turns, from 0 (none) to 1 (all).
+        since: Only turns that ended then or later, and before `until`.
+        model: The judge; None is the one that judges while answers are given.
+        limit: At most so many turns, those that ended first first; None is all.
+        retry: Whether turns that earlier runs could not audit are tried again.
+    """
+
+    share: float = 1.0
+    since: datetime | None = None
+    until: datetime | None = None
+    model: str | None = None
+    limit: int | None = None
+    retry: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share <= 1.0:
+            raise InputError(f"share={self.share!r} is no share of the turns. Give a number from 0 to 1.")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit={self.limit!r} is no number of turns. Give 1 or more, or none.")
+        for name in ("since", "until"):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                raise InputError(f"{name}={moment!r} has no time zone. Give it one.")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as the records keep it."""
+        return {
+            "share": self.share,
+            "since": None if self.since is None else self.since.isoformat(),
+            "until": None if self.until is None else self.until.isoformat(),
+            "limit": self.limit,
+            "retry": self.retry,
+        }
+
+
+class AuditRun(NamedTuple):
+    """A run, and how it stands: `waiting` of its turns have no end yet, the others stand under their outcomes."""
+
+    id: str
+    model: str
+    policy_version: str
+    plan: Mapping[str, Any]
+    simulated: bool
+    created_at: datetime
+    waiting: int
+    outcomes: Mapping[str, int]
+
+    @property
+    def turns(self) -> int:
+        return self.waiting + sum(self.outcomes.values())
+
+    @property
+    def done(self) -> bool:
+        return self.waiting == 0
+
+
+def in_sample(turn_id: str, share: float) -> bool:
+    """Whether a turn is part of a sample; the same for ever, and part of every larger sample."""
+    if share >= 1.0:
+        return True
+    digest = hashlib.sha256(turn_id.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+class AuditSubjects:
+    """Opens runs. Raises `DatabaseUnavailableError` when the database cannot be used."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def open_run(
+        self, plan: AuditPlan, *, model: str, policy_version: str, simulated_judge: bool
+    ) -> AuditRun | None:
+        """Open a run on what no run has, and return it; None where there is nothing.
+
+        What a simulator wrote is audited where the records hold nothing else, and what a model wrote is not audited by
+        a simulator.
+        """
+        now, run_id = self._clock.now(), self._clock.new_id("audit")
+
+        def write(connection: sa.Connection) -> AuditRun | None:
+            all_simulated = _is_all_simulated(connection)
+            if simulated_judge and not all_simulated:
+                return None
+            new = list(self._new(connection, plan, policy_version, simulated_too=all_simulated))
+            run = AuditRun(run_id, model, policy_version, plan.as_json(), all_simulated, now, 0, {})
+            connection.execute(
+                sa.insert(audit_runs).values(
+                    id=run_id,
+                    model=model,
+                    policy_version=policy_version,
+                    plan=run.plan,
+                    simulated=all_simulated,
+                    created_at=now,
+                )
+            )
+            count = self._take(connection, run, new) + (self._take_again(connection, run) if plan.retry else 0)
+            if not count:
+                connection.execute(sa.delete(audit_runs).where(audit_runs.c.id == run_id))
+                return None
+            return run._replace(waiting=count)
+
+        return await self._database.transaction(write)
+
+    async def run(self, run_id: str) -> AuditRun:
+        """Return how a run stands.
+
+        Raises:
+            UnknownAuditError: there is none with this id.
+        """
+        found = await self.runs(run_id=run_id)
+        if not found:
+            raise UnknownAuditError(
+                f"There is no audit {run_id!r}. `guidance-agent audit report --json` lists the runs."
+            )
+        return found[0]
+
+    async def runs(self, *, run_id: str | None = None) -> Sequence[AuditRun]:
+        """Return the runs, the newest first, or the one with an id."""
+        return await self._database.run(lambda connection: _runs(connection, run_id))
+
+    async def counts(self, policy_version: str) -> Mapping[tuple[str, str | None], int]:
+        """Return how many turns stand how under a policy: by state and outcome."""
+        row = audit_turns.c
+        query = (
+            sa.select(row.state, row.outcome, sa.func.count())
+            .where(row.policy_version == policy_version)
+            .group_by(row.state, row.outcome)
+        )
+        rows = await self._database.run(lambda connection: connection.execute(query).all())
+        return {(state, outcome): count for state, outcome, count in rows}
+
+    def _new(
+        self, connection: sa.Connection, plan: AuditPlan, policy_version: str, *, simulated_too: bool
+    ) -> Iterator[str]:
+        """Yield turns that no run has, those that ended first first."""
+        known = sa.exists().where(audit_turns.c.turn_id == turns.c.id, audit_turns.c.policy_version == policy_version)
+        query = (
+            sa.select(turns.c.id)
+            .where(turns.c.judgement.in_(_JUDGED), turns.c.text_hash.is_not(None), ~known)
+            .order_by(turns.c.ended_at, turns.c.id)
+        )
+        if not simulated_too:
+            query = query.where(turns.c.simulated.is_(False))
+        if plan.since is not None:
+            query = query.where(turns.c.ended_at >= plan.since)
+        if plan.until is not None:
+            query = query.where(turns.c.ended_at < plan.until)
+        left = plan.limit
+        for (turn_id,) in connection.execution_options(yield_per=_PAGE).execute(query):
+            if left == 0:
+                return
+            if in_sample(turn_id, plan.share):
+                left = None if left is None else left - 1
+                yield turn_id
+
+    def _take(self, connection: sa.Connection, run: AuditRun, turn_ids: Sequence[str]) -> int:
+        """Note turns as the run's, but for those that another process has taken meanwhile; return how many it has."""
+        insert = insert_or_change(connection.dialect.name, audit_turns).on_conflict_do_nothing()
+        rows = [
+            {
+                "id": self._clock.new_id("audited"),
+                "run_id": run.id,
+                "turn_id": turn_id,
+                "policy_version": run.policy_version,
+                "state": "waiting",
+                "attempts": 0,
+                "created_at": run.created_at,
+            }
+            for turn_id in turn_ids
+        ]
+        if rows:
+            connection.execute(insert, rows)
+        count = sa.select(sa.func.count()).where(audit_turns.c.run_id == run.id)
+        return connection.execute(count).scalar_one()
+
+    def _take_again(self, connection: sa.Connection, run: AuditRun) -> int:
+        """Move what earlier runs could not audit under the same policy to this one."""
+        row = audit_turns.c
+        unanswered = sa.and_(
+            row.policy_version == run.policy_version, row.state == "ended", row.outcome == "unanswered"
+        )
+        again = {"run_id": run.id, "state": "waiting", "outcome": None, "attempts": 0, "error": None, "ended_at": None}
+        return connection.execute(sa.update(audit_turns).where(unanswered).values(**again)).rowcount
+
+
+def _is_all_simulated(connection: sa.Connection) -> bool:
+    return connection.execute(sa.select(turns.c.id).where(turns.c.simulated.is_(False)).limit(1)).first() is None
+
+
+def _runs(connection: sa.Connection, run_id: str | None) -> list[AuditRun]:
+    runs = sa.select(audit_runs).order_by(audit_runs.c.created_at.desc(), audit_runs.c.id.desc())
+    counts = sa.select(audit_turns.c.run_id, audit_turns.c.state, audit_turns.c.outcome, sa.func.count()).group_by(
+        audit_turns.c.run_id, audit_turns.c.state, audit_turns.c.outcome
+    )
+    if run_id is not None:
+        runs, counts = runs.where(audit_runs.c.id == run_id), counts.where(audit_turns.c.run_id == run_id)
+    standing: dict[str, dict[str | None, int]] = {}
+    for run, state, outcome, count in connection.execute(counts):
+        standing.setdefault(run, {})[outcome if state == "ended" else None] = count
+    found = []
+    for row in connection.execute(runs).mappings():
+        outcomes = standing.get(row["id"], {})
+        waiting = outcomes.pop(None, 0)
+        ended = {name: count for name, count in sorted(outcomes.items(), key=str) if name is not None}
+        found.append(AuditRun(**row, waiting=waiting, outcomes=ended))
+    return found
