@@ -141,12 +141,7 @@ class AuditRounds:
         return WorkStanding(
             waiting={name: count for name, count in stages.items() if count},
             ended=ended,
-            needs_person=[
-                f"{unanswered} turns could not be audited. `guidance-agent audit report` says why; `guidance-agent "
-                "audit run --retry` tries them again."
-            ]
-            if unanswered
-            else [],
+            needs_person=[_told(unanswered)] if unanswered else [],
         )
 
     async def _requests(self, subject_ids: Sequence[str]) -> Sequence[BatchRequest]:
@@ -243,6 +238,14 @@ class AuditRounds:
         if kept is not None and kept.record.version == self._validator.replies.rules.version:
             return kept
         return self._validator.replies.examine(reply)
+
+
+def _told(unanswered: int) -> str:
+    turns = "1 turn" if unanswered == 1 else f"{unanswered} turns"
+    return (
+        f"{turns} could not be audited. `guidance-agent audit report` says why; `guidance-agent audit run --retry` "
+        "tries again."
+    )
 
 
 async def validate_batch(

@@ -182,12 +182,13 @@ class AuditSubjects:
         if plan.until is not None:
             query = query.where(turns.c.ended_at < plan.until)
         left = plan.limit
-        for (turn_id,) in connection.execution_options(yield_per=_PAGE).execute(query):
-            if left == 0:
-                return
-            if in_sample(turn_id, plan.share):
-                left = None if left is None else left - 1
-                yield turn_id
+        with connection.execute(query.execution_options(yield_per=_PAGE)) as found:
+            for (turn_id,) in found:
+                if left == 0:
+                    return
+                if in_sample(turn_id, plan.share):
+                    left = None if left is None else left - 1
+                    yield turn_id
 
     def _take(self, connection: sa.Connection, run: AuditRun, turn_ids: Sequence[str]) -> int:
         """Note turns as the run's, but for those that another process has taken meanwhile; return how many it has."""
