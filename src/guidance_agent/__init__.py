@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from guidance_agent.advisor.services import AdvisorServices, register_default_services
+from guidance_agent.llm.opening import OpenedGateway, register_gateway_opener
 
 if TYPE_CHECKING:
     from guidance_agent.advisor.agent import AdvisorAgent
@@ -91,4 +92,11 @@ def _open_runtime(settings: Settings) -> AbstractAsyncContextManager[AdvisorServ
     return Runtime(settings)
 
 
+def _open_gateway(settings: Settings | None) -> AbstractAsyncContextManager[OpenedGateway]:
+    from guidance_agent.runtime_gateway import open_gateway_alone
+
+    return open_gateway_alone(settings)
+
+
 register_default_services(_open_runtime)
+register_gateway_opener(_open_gateway)

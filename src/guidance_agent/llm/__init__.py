@@ -9,6 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from guidance_agent.llm.concurrent import (
+        BatchConfig,
+        BatchErrorStrategy,
+        BatchProgress,
+        BatchRequest,
+        BatchResponse,
+        BatchResult,
+        BatchStream,
+        batch_complete,
+        batch_complete_simple,
+        batch_complete_sync,
+        stream_batch,
+    )
     from guidance_agent.llm.gateway import Embeddings, ModelGateway
     from guidance_agent.llm.messages import (
         Completion,
@@ -35,8 +48,18 @@ if TYPE_CHECKING:
         to_file,
         with_callbacks,
     )
+    from guidance_agent.llm.tool_loop import ToolAnswer, complete_with_tools, stream_with_tools
+    from guidance_agent.llm.tool_runs import ToolOptions, ToolRun
+    from guidance_agent.llm.tools import Tool, tool
 
 __all__ = [
+    "BatchConfig",
+    "BatchErrorStrategy",
+    "BatchProgress",
+    "BatchRequest",
+    "BatchResponse",
+    "BatchResult",
+    "BatchStream",
     "Completion",
     "Cost",
     "Delta",
@@ -50,15 +73,26 @@ __all__ = [
     "Progress",
     "TextPieces",
     "Timing",
+    "Tool",
+    "ToolAnswer",
     "ToolCall",
+    "ToolOptions",
+    "ToolRun",
     "ToolSpec",
     "Usage",
     "WrittenFile",
+    "batch_complete",
+    "batch_complete_simple",
+    "batch_complete_sync",
     "collect",
+    "complete_with_tools",
     "iterate_sync",
     "partial_text",
     "rechunk",
+    "stream_batch",
+    "stream_with_tools",
     "to_file",
+    "tool",
     "with_callbacks",
 ]
 
@@ -66,6 +100,29 @@ _HOMES = {
     "Embeddings": "gateway",
     "ModelGateway": "gateway",
     "ModelStream": "model_stream",
+    **dict.fromkeys(
+        [
+            "BatchConfig",
+            "BatchErrorStrategy",
+            "BatchProgress",
+            "BatchRequest",
+            "BatchResponse",
+            "BatchResult",
+            "BatchStream",
+            "batch_complete",
+            "batch_complete_simple",
+            "batch_complete_sync",
+            "stream_batch",
+        ],
+        "concurrent",
+    ),
+    "Tool": "tools",
+    "tool": "tools",
+    "ToolAnswer": "tool_loop",
+    "complete_with_tools": "tool_loop",
+    "stream_with_tools": "tool_loop",
+    "ToolOptions": "tool_runs",
+    "ToolRun": "tool_runs",
     **dict.fromkeys(
         [
             "Completion",

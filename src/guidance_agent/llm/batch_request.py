@@ -19,6 +19,7 @@ __all__ = [
     "BatchResult",
     "ItemOutcome",
     "Route",
+    "as_message",
     "model_request",
     "request_from_json",
     "request_to_json",
@@ -158,7 +159,7 @@ def model_request(
         raise BatchRequestError(f"The request {custom_id!r} names no model. Name one in it, or for the whole job.")
     if (request.user_message is None) == (not request.messages):
         raise BatchRequestError(f"The request {custom_id!r} needs either messages or user_message, and not both.")
-    messages = [_message(message, custom_id) for message in request.messages]
+    messages = [as_message(message, f"request {custom_id!r}") for message in request.messages]
     if request.user_message is not None:
         messages = [Message("user", request.user_message)]
     if request.system_prompt is not None:
@@ -176,13 +177,18 @@ def model_request(
     )
 
 
-def _message(message: Message | Mapping[str, Any], custom_id: str) -> Message:
+def as_message(message: Message | Mapping[str, Any], where: str) -> Message:
+    """Return a message that may be written as a mapping; `where` it stands is for the error.
+
+    Raises:
+        BatchRequestError: it has no role, or no text.
+    """
     if isinstance(message, Message):
         return message
     role, content = message.get("role"), message.get("content")
     if role not in _ROLES or not isinstance(content, str):
         raise BatchRequestError(
-            f"The request {custom_id!r} has a message that is none: {dict(message)!r:.200}. Give it a role and a text."
+            f"The {where} has a message that is none: {dict(message)!r:.200}. Give it a role and a text."
         )
     return Message(role, content, part=message.get("part"), tool_call_id=message.get("tool_call_id"))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from guidance_agent.errors import ToolLimitError
 from guidance_agent.llm.messages import Completion, Delta, Message, ModelCall, ModelRequest, ToolCall
@@ -19,7 +19,7 @@ from guidance_agent.llm.transports.tool_pieces import ToolCallAssembler
 if TYPE_CHECKING:
     from guidance_agent.llm.gateway import ModelGateway
 
-__all__ = ["DEFAULT_ITERATIONS", "ToolAnswer", "complete_with_tools", "stream_with_tools"]
+__all__ = ["DEFAULT_ITERATIONS", "Answering", "ToolAnswer", "complete_with_tools", "stream_with_tools"]
 
 DEFAULT_ITERATIONS = 8
 _NO_OPTIONS = ToolOptions()
@@ -42,8 +42,15 @@ class ToolAnswer:
     calls: tuple[ModelCall, ...] = ()
 
 
+class Answering(Protocol):
+    """What answers whole requests: the gateway, or what stands before it."""
+
+    async def complete(self, request: ModelRequest) -> Completion:
+        """Return the whole answer."""
+
+
 async def complete_with_tools(
-    gateway: ModelGateway,
+    gateway: Answering,
     request: ModelRequest,
     tools: Sequence[AnyTool],
     *,

@@ -27,6 +27,7 @@ from guidance_agent.learning.reflection import (
     validate_principle,
 )
 from guidance_agent.llm.batch_request import BatchRequest
+from guidance_agent.llm.concurrent import batch_complete
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.messages import Message, ModelRequest
 from guidance_agent.llm.tool_loop import complete_with_tools, stream_with_tools
@@ -141,6 +142,12 @@ async def _with_tools(run: Run) -> None:
         pass
 
 
+async def _a_concurrent_batch(run: Run) -> None:
+    system = "Explain pensions plainly. " * 600
+    response = await batch_complete(["What is drawdown?"], run.runtime.model, system, gateway=run.runtime.gateway)
+    assert response.succeeded == 1
+
+
 async def _the_doctor(run: Run) -> None:
     check = await check_online(run.runtime.settings)
     assert check.status == "ok"
@@ -161,6 +168,8 @@ PROOFS: Mapping[str, Proof] = {
     "advisor/importance.py rate_importance complete": Proof(_a_rating, "importance", cached=False),
     "llm/tool_loop.py complete_with_tools complete": Proof(_with_tools, "completion", cached=True),
     "llm/tool_loop.py stream_with_tools stream": Proof(_with_tools, "completion", cached=True),
+    "llm/concurrent/item.py ItemRunner._answer complete": Proof(_a_concurrent_batch, "completion", cached=True),
+    "llm/concurrent/item.py _NotingDoor.complete complete": Proof(_a_concurrent_batch, "completion", cached=True),
     "llm/structured.py complete complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/validator.py GuidanceValidator.validate complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/sentence_judge.py SentenceJudge.ask complete": Proof(_a_sentence, "gate", cached=True),
