@@ -24,7 +24,10 @@ __all__ = [
     "OPERATIONS",
     "Amounts",
     "GateSettings",
+    "LimitSettings",
+    "ModelLimits",
     "OperationSettings",
+    "ProviderLimits",
     "ProviderSettings",
     "RefinementSettings",
     "ResponseCacheSettings",
@@ -58,6 +61,9 @@ OPERATIONS = (
     "rule_value",
 )
 """What the package asks models for; each may have settings of its own under `operations`."""
+
+_CHAT = frozenset({"completion", "doctor", "embedding", "gate", "guidance", "reasoning", "refinement"})
+"""Operations that somebody waits for; names that are no operation of the package belong to them too."""
 
 
 class _Section(BaseModel):
@@ -102,6 +108,37 @@ class TimeoutSettings(_Section):
     idle_consumer: float = Field(default=60.0, gt=0)
 
 
+class ModelLimits(_Section):
+    """What a minute allows; None leaves it open. Calls queue for it instead of failing.
+
+    `tokens_per_minute` counts as the provider does: input that was not read from a cache where it limits the output
+    apart, else input and output together.
+    """
+
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    output_tokens_per_minute: float | None = Field(default=None, gt=0)
+
+
+class ProviderLimits(ModelLimits):
+    """The limits of each of a provider's models by itself; in `models`, what differs for one."""
+
+    models: dict[str, ModelLimits] = Field(default_factory=dict)
+
+
+class LimitSettings(_Section):
+    """How calls queue for the limits of `providers.<name>.limits`. Times are in seconds."""
+
+    adapt: bool = True
+    """Whether a refusal (429) limits a model that had no limit, and lowers the rate of one that had."""
+    shared: bool = True
+    """Whether all processes with the same database share the limits, or each has them for itself."""
+    burst: float = Field(default=10.0, gt=0, le=60)
+    """For how long an unused rate is saved up, to be spent at once."""
+    background_wait: float = Field(default=3_600.0, gt=0)
+    """How long work in the background may queue; calls that somebody waits for have their `retry.deadline`."""
+
+
 class ProviderSettings(_Section):
     """What differs from a provider's defaults. `wire` is needed for a provider the package does not know."""
 
@@ -110,6 +147,7 @@ class ProviderSettings(_Section):
     wire: Literal["anthropic", "openai"] | None = None
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     retry: RetrySettings | None = None
+    limits: ProviderLimits | None = None
     cache_minimum_tokens: dict[str, int] = Field(default_factory=dict)
     context_window: dict[str, int] = Field(default_factory=dict)
     cache_keys: int | None = Field(default=None, ge=1, le=1_000)
@@ -120,6 +158,8 @@ class OperationSettings(_Section):
     """What differs for one of `OPERATIONS`, whichever provider answers it."""
 
     retry: RetrySettings | None = None
+    priority: Literal["chat", "background"] | None = None
+    """Who goes first where calls queue for a limit; None is `chat` for what somebody waits for."""
 
 
 class GateSettings(_Section):
@@ -263,6 +303,7 @@ class Settings(BaseSettings):
     trace: TraceSettings = TraceSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     retry: RetrySettings = RetrySettings()
+    limits: LimitSettings = LimitSettings()
     response_cache: ResponseCacheSettings = ResponseCacheSettings()
     gate: GateSettings = GateSettings()
     refinement: RefinementSettings = RefinementSettings()
@@ -279,6 +320,20 @@ class Settings(BaseSettings):
         return self.retry.overridden_by(
             None if of_provider is None else of_provider.retry, None if of_operation is None else of_operation.retry
         )
+
+    def limits_for(self, provider: str, model: str) -> ModelLimits:
+        """Return the limits of a model, field by field: its own, else those of each of the provider's models."""
+        of_provider = self.providers.get(provider, ProviderSettings()).limits or ProviderLimits()
+        own = of_provider.models.get(model, ModelLimits())
+        named = {name: getattr(own, name) for name in own.model_fields_set}
+        return ModelLimits(**{name: getattr(of_provider, name) for name in ModelLimits.model_fields} | named)
+
+    def priority_of(self, operation: str) -> Literal["chat", "background"]:
+        """Return whether somebody waits for a call."""
+        own = self.operations.get(operation)
+        if own is not None and own.priority is not None:
+            return own.priority
+        return "chat" if operation in _CHAT or operation not in OPERATIONS else "background"
 
     @classmethod
     def load(cls, config: Path | str | None = None, /, **overrides: Any) -> Settings:

@@ -9,9 +9,16 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from guidance_agent.core.clock import Clock
-from guidance_agent.errors import ConfigurationError, ModelError, ModelTimeoutError
+from guidance_agent.errors import (
+    ConfigurationError,
+    LimitWaitError,
+    ModelError,
+    ModelTimeoutError,
+    RateLimitedError,
+)
 from guidance_agent.llm.call_record import CallRecorder
 from guidance_agent.llm.messages import ModelRequest
+from guidance_agent.llm.rate_limiter import RateLimiter
 from guidance_agent.llm.retry import RetrySchedule, may_fall_back
 from guidance_agent.llm.transports.base import PreparedCall, Transport
 from guidance_agent.settings import RetrySettings
@@ -26,6 +33,7 @@ class Door(Protocol):
 
     clock: Clock
     rng: random.Random
+    limiter: RateLimiter
 
     async def ready(self, request: ModelRequest) -> tuple[PreparedCall, Transport]:
         """Return the prepared call and the open way to its provider."""
@@ -84,7 +92,17 @@ async def _try_model(
     settings = door.retry_settings(call.endpoint.provider, call.request.operation)
     schedule = RetrySchedule(settings, started=door.clock.monotonic(), rng=door.rng)
     while True:
-        recorder.begin_attempt(call, transport.name)
+        grant = None
+        if (queue := door.limiter.queue_of(call)) is not None:
+            try:
+                admission = await door.limiter.admit(queue, call, schedule.remaining(door.clock.monotonic()))
+            except LimitWaitError as error:
+                recorder.not_admitted(call, transport.name)
+                return _Failed(error)
+            grant = admission.grant
+            if not admission.counts:
+                schedule.postpone(grant.waited)
+        recorder.begin_attempt(call, transport.name, grant)
         try:
             async with asyncio.timeout(schedule.remaining(door.clock.monotonic())):
                 return await once(call, transport)
@@ -99,6 +117,8 @@ async def _try_model(
                 model=call.request.model,
                 retryable=False,
             )
+        if isinstance(failed, RateLimitedError):
+            door.limiter.refused(call, failed)
         wait = schedule.wait_after(failed, door.clock.monotonic())
         recorder.attempt_failed(failed, wait)
         if wait is None:

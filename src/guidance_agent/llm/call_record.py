@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from guidance_agent.core.clock import Clock
-from guidance_agent.errors import ModelError
+from guidance_agent.errors import ModelError, RateLimitedError
 from guidance_agent.llm.cache_use import part_uses
 from guidance_agent.llm.caching import CacheHistory, CallIdentity, cache_parts
 from guidance_agent.llm.call_trace import CallTrace
+from guidance_agent.llm.limits_grant import Grant
 from guidance_agent.llm.messages import (
     CacheOutcome,
     Cost,
@@ -91,10 +92,25 @@ class CallRecorder:
         self._chunks = 0
         self._length = 0
         self._replayed = False
+        self._grant: Grant | None = None
+        self._limit_wait = 0.0
+        self._rate_limited = 0
 
-    def begin_attempt(self, call: PreparedCall, transport: str) -> None:
-        """Note that `call` is about to be sent; what an attempt before it reported no longer counts."""
+    def not_admitted(self, call: PreparedCall, transport: str) -> None:
+        """Note that `call` is not sent, because it would queue for too long."""
         self._prepared = call
+        self._transport = transport
+        self.model = call.request.model
+
+    def begin_attempt(self, call: PreparedCall, transport: str, grant: Grant | None = None) -> None:
+        """Note that `call` is about to be sent; what an attempt before it reported no longer counts.
+
+        `grant` is the leave to send it, where a rate limit is in force.
+        """
+        self._prepared = call
+        self._grant = grant
+        if grant is not None:
+            self._limit_wait += grant.waited
         self._transport = transport
         self.model = call.request.model
         self.attempts += 1
@@ -109,6 +125,9 @@ class CallRecorder:
 
     def attempt_failed(self, error: ModelError, wait: float | None) -> None:
         """Note that the attempt failed; `wait` is the time to the next one at this model, None where there is none."""
+        self._rate_limited += isinstance(error, RateLimitedError)
+        if self._grant is not None:
+            self._grant.failed(error)
         self.trace.attempt_failed(self.attempts, error, wait)
 
     def replayed(self, call: PreparedCall) -> None:
@@ -118,10 +137,12 @@ class CallRecorder:
         self.model = call.request.model
         self._replayed = True
 
-    def answered(self, headers: Iterable[str], request_id: str | None) -> None:
+    def answered(self, headers: Mapping[str, str], request_id: str | None) -> None:
         """Note the headers (lower-case names) and the request id of an answer."""
         self.simulated = SIMULATOR_HEADER in headers
         self.request_id = request_id
+        if self._grant is not None:
+            self._grant.answered(headers)
 
     def saw(self, deltas: Iterable[Delta]) -> None:
         """Note what the provider sent."""
@@ -187,7 +208,11 @@ class CallRecorder:
             request_id=self.request_id or (error.request_id if isinstance(error, ModelError) else None),
             error=None if error is None else str(error),
             metadata=self.request.metadata,
+            limit_wait=self._limit_wait,
+            rate_limited=self._rate_limited,
         )
+        if self._grant is not None:
+            self._grant.settle(usage)
         self.trace.finish(self.call, error)
         if _logger.isEnabledFor(logging.INFO):
             self._log(self.call)

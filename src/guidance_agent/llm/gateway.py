@@ -20,10 +20,12 @@ from guidance_agent.llm.attempts import try_call
 from guidance_agent.llm.caching import CacheHistory
 from guidance_agent.llm.call_record import CallRecorder, Prices, UsageSink
 from guidance_agent.llm.endpoints import Resolved, qualified_name, resolve, resolve_async
+from guidance_agent.llm.limits import LimitStore
 from guidance_agent.llm.messages import Completion, Cost, Delta, ModelCall, ModelRequest, Usage
 from guidance_agent.llm.model_stream import ModelStream, StreamCore
 from guidance_agent.llm.pricing import PriceTable
 from guidance_agent.llm.providers.base import CachePlan, ModelTraits
+from guidance_agent.llm.rate_limiter import RateLimiter
 from guidance_agent.llm.reasoning_filter import separated
 from guidance_agent.llm.tokens import estimate_tokens
 from guidance_agent.llm.transports.base import PreparedCall, RawCompletion, RawEmbeddings, Transport
@@ -60,6 +62,7 @@ class ModelGateway:
         rng: Where the jitter of retries comes from.
         responses: The local cache of whole answers; None keeps none.
         tracing: Makes the span of every call.
+        limits: Keeps what is left of rate limits; None keeps it in this process.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class ModelGateway:
         rng: random.Random | None = None,
         responses: ResponseCache | None = None,
         tracing: Tracing = NO_TRACING,
+        limits: LimitStore | None = None,
     ) -> None:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
@@ -90,6 +94,7 @@ class ModelGateway:
         self._transports: dict[str, Transport] = dict(transports or {})
         self._open: set[StreamCore] = set()
         self._tasks: set[asyncio.Task[object]] = set()
+        self.limiter = RateLimiter(settings, clock=self.clock, own=self.own, store=limits)
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,6 +116,7 @@ class ModelGateway:
 
     async def release(self) -> None:
         """Close open streams and connections; a later call opens new ones, on whichever event loop it runs."""
+        await self.limiter.aclose()
         for core in tuple(self._open):
             await core.aclose("closed_early")
         while self._tasks:

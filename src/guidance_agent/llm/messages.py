@@ -196,6 +196,8 @@ class ModelCall:
 
     `cost` is None when the model has no price; `usage` is None when the call failed before any was known. `cache_parts`
     and `cache_use` say for each part of the prompt what it was and what became of it; see `llm/cache_use.py`.
+    `limit_wait` is for how many seconds the call queued for a rate limit, `rate_limited` how many of its attempts the
+    provider refused with a 429.
     """
 
     id: str
@@ -218,6 +220,8 @@ class ModelCall:
     request_id: str | None
     error: str | None
     metadata: Mapping[str, str]
+    limit_wait: float = 0.0
+    rate_limited: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

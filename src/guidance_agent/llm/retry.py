@@ -44,6 +44,10 @@ class RetrySchedule:
         """Return the seconds that are left until the deadline, at least 0."""
         return max(0.0, self._started + self._settings.deadline - now)
 
+    def postpone(self, seconds: float) -> None:
+        """Move the deadline, for a time that is no part of it."""
+        self._started += seconds
+
     def wait_after(self, error: ModelError, now: float) -> float | None:
         """Return how long to wait before the next attempt, in seconds; None to give up.
 

@@ -24,7 +24,7 @@ _TOKEN_FACTOR = 1.15
 _LOOK_BACK = 19
 
 # A model that nobody has listed is most likely new, and the new ones refuse a temperature.
-_UNLISTED = ModelTraits(caching="explicit", accepts_temperature=False)
+_UNLISTED = ModelTraits(caching="explicit", accepts_temperature=False, limited_tokens="uncached")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class AnthropicProfile(Profile):
         record = bundled_price_map().record(model)
         if record is None or record.get("litellm_provider") != "anthropic":
             return _UNLISTED
-        defaults = ModelTraits(caching="explicit", minimum_cache_tokens=None)
+        defaults = ModelTraits(caching="explicit", minimum_cache_tokens=None, limited_tokens="uncached")
         return traits_from_record(record, defaults)
 
     def cache_plan(self, request: ModelRequest) -> CachePlan:

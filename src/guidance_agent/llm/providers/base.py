@@ -15,6 +15,7 @@ __all__ = [
     "CacheTtl",
     "Caching",
     "Endpoint",
+    "LimitedTokens",
     "ModelTraits",
     "PlannedPart",
     "Profile",
@@ -24,6 +25,7 @@ __all__ = [
 
 Wire = Literal["anthropic", "openai"]
 Caching = Literal["explicit", "prefix", "none"]
+LimitedTokens = Literal["uncached", "all"]
 CacheTtl = Literal["5m", "30m", "1h"]
 
 
@@ -55,6 +57,8 @@ class ModelTraits:
         native_schema: Whether the provider is known to hold an answer to a JSON Schema itself.
         always_thinks: Whether thinking cannot be switched off; it counts towards the bound of the answer.
         reports_cache: Whether the usage says what was read from a cache, if anything was.
+        limited_tokens: What a limit of tokens per minute counts: `uncached` is the input that was not read from a
+            cache, with a limit of its own for the output; `all` is input and output together.
     """
 
     caching: Caching = "none"
@@ -65,6 +69,7 @@ class ModelTraits:
     native_schema: bool = False
     always_thinks: bool = False
     reports_cache: bool = True
+    limited_tokens: LimitedTokens = "all"
 
 
 @dataclass(frozen=True, slots=True)

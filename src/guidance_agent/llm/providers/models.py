@@ -30,6 +30,7 @@ def _claude(minimum: int, window: int, *, temperature: bool = False, always_thin
         accepts_temperature=temperature,
         native_schema=True,
         always_thinks=always_thinks,
+        limited_tokens="uncached",
     )
 
 
@@ -159,4 +160,5 @@ def traits_from_record(record: Mapping[str, Any], defaults: ModelTraits) -> Mode
         native_schema=record.get("supports_response_schema") is True,
         always_thinks=record.get("thinking_always_on") is True,
         reports_cache=defaults.reports_cache,
+        limited_tokens=defaults.limited_tokens,
     )

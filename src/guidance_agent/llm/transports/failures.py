@@ -33,6 +33,7 @@ from guidance_agent.errors import (
     RequestRejectedError,
 )
 from guidance_agent.llm.transports.batch import mend
+from guidance_agent.llm.transports.rate_headers import rate_headers
 
 __all__ = [
     "Origin",
@@ -129,7 +130,7 @@ def error_of_response(origin: Origin, status: int, headers: Mapping[str, str], b
     said = _said(body)
     kind, advice = _kind(origin, status, said)
     retryable = kind.retryable and status >= 400 and headers.get("x-should-retry") != "false"
-    return kind(
+    error = kind(
         f"{origin.provider} refused {origin.model!r} with status {status}: {origin.clean(said.message)!r}. {advice}",
         provider=origin.provider,
         model=origin.model,
@@ -139,6 +140,9 @@ def error_of_response(origin: Origin, status: int, headers: Mapping[str, str], b
         retry_after=retry_after_seconds(headers) if status in (408, 409, 429) or status >= 500 else None,
         retryable=retryable,
     )
+    if isinstance(error, RateLimitedError):
+        error.rate_headers = rate_headers(headers)
+    return error
 
 
 def mid_stream_error(origin: Origin, error: object) -> MidStreamError:
