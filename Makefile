@@ -5,7 +5,7 @@ RUN_STAMP := $(VENV)/.run-installed
 DEV_STAMP := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup lint types bench chaos lock clean
+.PHONY: help run test setup lint types bench chaos docs lock clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench: $(DEV_STAMP) ## Measure the figures of specs/performance.md (ARGS="--only
 
 chaos: $(DEV_STAMP) ## Kill 200 processes while they stream and judge, on each database (ARGS="--quick" for 20)
 	$(BIN)/python -m benchmarks.run --only kills $(ARGS)
+
+docs: $(DEV_STAMP) ## Build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lock: $(DEV_STAMP) ## Make the lock files anew from pyproject.toml
 	$(BIN)/python scripts/lock.py
