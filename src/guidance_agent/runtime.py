@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.background import BackgroundJob, BackgroundWorker
     from guidance_agent.core.database import Database
     from guidance_agent.core.journal import Journal
+    from guidance_agent.core.limit_store import LimitTable
     from guidance_agent.core.memory import MemoryStream
     from guidance_agent.core.records import Records
     from guidance_agent.core.response_cache import ResponseCacheTable
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.verdicts import VerdictRecords
     from guidance_agent.knowledge.loader import Knowledge
     from guidance_agent.learning.batch_reflection import ReflectionRounds
+    from guidance_agent.learning.consolidation import MemoryConsolidation
     from guidance_agent.learning.learner import Learner
     from guidance_agent.learning.rules import RulesBase
     from guidance_agent.llm.gateway import ModelGateway
@@ -188,6 +190,14 @@ class Runtime:
 
         return AuditRounds(self.database, self.clock, self.validator, simulated=self.simulated)
 
+    def consolidation(self) -> MemoryConsolidation:
+        """Return the batch work that turns a customer's many observations into a few reflections."""
+        from guidance_agent.learning.consolidation import MemoryConsolidation
+
+        return MemoryConsolidation(
+            self.database, self.clock, self.knowledge, self.validator.model, include_simulated=self.simulated
+        )
+
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:
             self._retrieved.update(retrieved_memories)
@@ -263,8 +273,16 @@ class Runtime:
             sinks=sinks,
             responses=self._response_cache(),
             tracing=self.tracing,
+            limits=self._limit_store(),
         )
         self.gateway = await stack.enter_async_context(gateway)
+
+    def _limit_store(self) -> LimitTable | None:
+        if not self.settings.limits.shared:
+            return None
+        from guidance_agent.core.limit_store import LimitTable
+
+        return LimitTable(self.database, self.clock)
 
     def _response_cache(self) -> ResponseCache | None:
         wanted = self.settings.response_cache

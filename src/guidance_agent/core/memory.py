@@ -9,6 +9,10 @@ memory was last retrieved, or made. Two things that the paper leaves open are de
 - A memory that has no rating yet counts as 5 of 10; one without a vector of the question's model as relevant as the
   average of the others. Memories with equal scores come newest first.
 
+Many observations become a few reflections (`core/memory_windows.py`). An observation that a reflection stands for is
+kept, and counts `CONSOLIDATED_LESS` less than it would: it is recalled where it fits the question better than the rest
+by that much, and `originals` gives it back whatever the question is.
+
 This is for what a customer said. Facts and figures are looked up by date and never fade.
 """
 
@@ -22,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from guidance_agent.core.embedding_column import similarity
-from guidance_agent.core.schema import memories
+from guidance_agent.core.schema import memories, memory_windows
 from guidance_agent.core.types import JsonObject
 from guidance_agent.errors import InputError
 from guidance_agent.retrieval.vectors import QueryVector, embedding_columns, vector_from_bytes, vector_to_bytes
@@ -32,12 +36,14 @@ if TYPE_CHECKING:
     from guidance_agent.core.database import Database
     from guidance_agent.retrieval.embeddings import Embedder
 
-__all__ = ["DECAY_PER_HOUR", "NEUTRAL_IMPORTANCE", "Memory", "MemoryStream", "PendingMemory"]
+__all__ = ["CONSOLIDATED_LESS", "DECAY_PER_HOUR", "NEUTRAL_IMPORTANCE", "Memory", "MemoryStream", "PendingMemory"]
 
 DECAY_PER_HOUR = 0.995
 NEUTRAL_IMPORTANCE = 5.0
+CONSOLIDATED_LESS = 0.5
+"""By how much less of 3 an observation counts that a reflection stands for."""
 CANDIDATES = 300
-"""Most memories of a customer that one recall weighs, the newest ones."""
+"""Most memories of a customer that one recall weighs: the newest ones, those that no reflection stands for first."""
 _MOST_ATTEMPTS = 5
 _SMALLEST_RANGE = 1e-6
 """Below this, values differ by rounding or by less than a second of age, and are not stretched to a whole point."""
@@ -49,6 +55,8 @@ _WEIGHED = (
     memories.c.created_at,
     memories.c.last_retrieved_at,
     memories.c.importance,
+    memories.c.consolidated_at,
+    memories.c.evidence,
 )
 
 
@@ -57,10 +65,10 @@ def _newest_of_customer(*further: sa.ColumnElement[Any]) -> sa.Select[Any]:
         sa.select(*_WEIGHED, *further)
         .where(
             memories.c.customer_id == sa.bindparam("customer"),
-            memories.c.consultation_id != sa.bindparam("excluded"),
+            sa.or_(memories.c.consultation_id.is_(None), memories.c.consultation_id != sa.bindparam("excluded")),
             sa.or_(memories.c.simulated.is_(False), sa.bindparam("simulated", type_=sa.Boolean)),
         )
-        .order_by(memories.c.created_at.desc(), memories.c.id.desc())
+        .order_by(memories.c.consolidated_at.is_not(None), memories.c.created_at.desc(), memories.c.id.desc())
         .limit(CANDIDATES)
     )
 
@@ -72,7 +80,14 @@ _WITH_SIMILARITY = _newest_of_customer(similarity(memories).label("similarity"))
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Something remembered of a customer. `score` is the sum of the three scaled components, from 0 to 3."""
+    """Something remembered of a customer.
+
+    Attributes:
+        kind: `observation` for what the customer said, `reflection` for what several observations come to.
+        score: The sum of the three scaled components, from 0 to 3, less `CONSOLIDATED_LESS` where that applies.
+        evidence: Ids of the observations that a reflection is drawn from.
+        consolidated: Whether a reflection stands for this observation.
+    """
 
     id: str
     text: str
@@ -80,6 +95,8 @@ class Memory:
     created_at: datetime
     importance: float | None
     score: float
+    evidence: tuple[str, ...] = ()
+    consolidated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +158,9 @@ class MemoryStream:
             "importance": None,
             "importance_attempts": 0,
             "simulated": simulated,
+            "consolidation_id": None,
+            "consolidated_at": None,
+            "evidence": None,
             **embedding_columns(embedding),
         }
 
@@ -178,6 +198,23 @@ class MemoryStream:
         # The sort is stable, so memories with equal scores stay newest first.
         best = sorted(range(len(rows)), key=lambda place: -scores[place])[: max(limit, 0)]
         return tuple(_memory(rows[place], scores[place]) for place in best)
+
+    async def originals(self, reflection_id: str, *, customer_id: str) -> tuple[Memory, ...]:
+        """Return the observations that a reflection is drawn from, the oldest first; none where there is no such one.
+
+        Args:
+            reflection_id: Its id.
+            customer_id: Whose it must be, and whose observations they must be.
+        """
+        of_customer = memories.c.customer_id == customer_id
+        reflection = sa.select(memories.c.evidence).where(memories.c.id == reflection_id, of_customer)
+
+        def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+            evidence = connection.execute(reflection).scalar_one_or_none() or []
+            query: sa.Select[Any] = sa.select(*_WEIGHED).where(memories.c.id.in_(evidence), of_customer)
+            return connection.execute(query.order_by(memories.c.created_at, memories.c.id)).all()
+
+        return tuple(_memory(row, 0.0) for row in await self._database.run(read))
 
     async def _compared(
         self, parameters: JsonObject, query: QueryVector | None
@@ -251,9 +288,18 @@ class MemoryStream:
         return len(pending)
 
     async def erase_customer(self, customer_id: str) -> int:
-        """Delete all memories of a customer and return how many there were."""
+        """Delete all memories of a customer and return how many there were.
+
+        A reflection that is on its way in a batch finds nothing that it could be drawn from, and is not stored.
+        """
         delete = sa.delete(memories).where(memories.c.customer_id == customer_id)
-        return await self._database.transaction(lambda connection: connection.execute(delete).rowcount)
+        windows = sa.delete(memory_windows).where(memory_windows.c.customer_id == customer_id)
+
+        def write(connection: sa.Connection) -> int:
+            connection.execute(windows)
+            return connection.execute(delete).rowcount
+
+        return await self._database.transaction(write)
 
     async def _pending(self, condition: sa.ColumnElement[bool], limit: int) -> tuple[PendingMemory, ...]:
         query = (
@@ -279,14 +325,17 @@ class MemoryStream:
 
 
 def _memory(row: sa.Row[Any], score: float) -> Memory:
-    return Memory(row.id, row.text, row.kind, row.created_at, row.importance, score)
+    consolidated = row.consolidated_at is not None
+    evidence = tuple(row.evidence or ())
+    return Memory(row.id, row.text, row.kind, row.created_at, row.importance, score, evidence, consolidated)
 
 
 def _scores(rows: Sequence[sa.Row[Any]], similar: Sequence[float | None], now: datetime) -> list[float]:
     recency = [DECAY_PER_HOUR ** _hours_since(row.last_retrieved_at or row.created_at, now) for row in rows]
     importance = [(NEUTRAL_IMPORTANCE if row.importance is None else row.importance) / 10 for row in rows]
     scaled = (_scaled(recency), _scaled(importance), _scaled(_relevance(similar)))
-    return [sum(parts) for parts in zip(*scaled, strict=True)]
+    less = [0.0 if row.consolidated_at is None else -CONSOLIDATED_LESS for row in rows]
+    return [sum(parts) for parts in zip(*scaled, less, strict=True)]
 
 
 def _hours_since(then: datetime, now: datetime) -> float:

@@ -1,0 +1,138 @@
+"""What the program itself says of a reflection: one that steers, instructs, counts or invents is not remembered.
+
+A reflection stands in later prompts beside what the customer said. So it may only report: it begins with a word of
+reporting, the gate's rules find no breach in it, and every figure and every name in it stands in the observations that
+it names as evidence. Where the gate's rules cannot tell, the wording decides, because a report of a wish ("said that
+they want the whole pot") looks to them like a reply half the time.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from datetime import date
+from importlib import resources
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from guidance_agent.compliance.rule_results import TextRules
+from guidance_agent.core.shipped import read_shipped
+from guidance_agent.core.text import is_storable
+from guidance_agent.knowledge.loader import Knowledge
+from guidance_agent.learning.stated_figures import figures_in
+from guidance_agent.retrieval.lexical import words
+from guidance_agent.tracing.redaction import Redactor
+
+__all__ = ["LONGEST_REFLECTION", "Breaches", "MemoryChecks", "MemoryFinding", "gate_breaches"]
+
+LONGEST_REFLECTION = 240
+"""Characters of a reflection at most: four memories stand in each prompt."""
+
+_SHORTEST = 15
+_REPORTS = re.compile(r"(?:Said|Asked|Told|Mentioned|Repeated|Took|Confused|Explained|Described)\b")
+
+Breaches = Callable[[str, date], Sequence[str]]
+"""Returns the names of checks that a text fails on a day, without asking a model."""
+
+
+class MemoryFinding(NamedTuple):
+    """Why a reflection is not remembered, with the words that say so."""
+
+    check: str
+    quote: str
+    reason: str
+
+
+class _Wording(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    reason: str
+    patterns: tuple[str, ...]
+    unless: str | None = None
+
+
+def gate_breaches(knowledge: Knowledge) -> Breaches:
+    """Return the judgement of the gate's rules, as `MemoryChecks` asks for it."""
+    rules = TextRules(knowledge)
+
+    def examine(text: str, on: date) -> Sequence[str]:
+        return [each.check for each in rules.examine(text, question="", on=on).breaches]
+
+    return examine
+
+
+class MemoryChecks:
+    """Judges reflections without a model. Reads files on first use; may be used from any thread.
+
+    Args:
+        breaches: What the rules of compliance find in a text.
+    """
+
+    def __init__(self, breaches: Breaches) -> None:
+        self._breaches = breaches
+        self._redactor = Redactor()
+
+    def examine(self, text: str, evidence: Sequence[str], *, on: date) -> tuple[MemoryFinding, ...]:
+        """Return why a reflection is not remembered; nothing for one that is.
+
+        Args:
+            text: What it says.
+            evidence: The observations that it names.
+            on: The day whose figures are right.
+        """
+        if not is_storable(text):
+            return (MemoryFinding("form", "", "It holds characters that cannot be stored."),)
+        found = [*_form(text), *_wording(text)]
+        if invented := figures_in(text) - frozenset().union(*map(figures_in, evidence)):
+            quote = ", ".join(sorted(invented))
+            found.append(MemoryFinding("figures", quote, "It states a figure that its evidence does not have."))
+        said = {word for observation in evidence for word in words(observation)}
+        if strange := {name for name in self._redactor.names_in(text) if not said.issuperset(words(name))}:
+            quote = ", ".join(sorted(strange))
+            found.append(MemoryFinding("personal_data", quote, "It names somebody whom its evidence does not name."))
+        if not found:
+            found += [
+                MemoryFinding(check, text, "The gate's rules find a breach.") for check in self._breaches(text, on)
+            ]
+        return tuple(found)
+
+
+def _form(text: str) -> list[MemoryFinding]:
+    if len(text) > LONGEST_REFLECTION:
+        told = f"It has {len(text)} characters; {LONGEST_REFLECTION} are the most."
+        return [MemoryFinding("form", f"{text[:40]}…", told)]
+    if len(text.strip()) < _SHORTEST:
+        return [MemoryFinding("form", text, "It is too short to say what was said.")]
+    if _REPORTS.match(text) is None:
+        return [MemoryFinding("form", text[:40], "It does not begin as a report of what the customer said.")]
+    return []
+
+
+def _wording(text: str) -> list[MemoryFinding]:
+    found: list[MemoryFinding] = []
+    for wording, patterns, unless in _wordings():
+        for pattern in patterns:
+            hit = next(
+                (each for each in pattern.finditer(text) if unless is None or not unless.search(text[: each.start()])),
+                None,
+            )
+            if hit is not None:
+                found.append(MemoryFinding(wording.name, hit.group().strip(), wording.reason))
+                break
+    return found
+
+
+@functools.cache
+def _wordings() -> tuple[tuple[_Wording, tuple[re.Pattern[str], ...], re.Pattern[str] | None], ...]:
+    file = resources.files("guidance_agent.learning") / "memory_wording.yaml"
+    return tuple(
+        (
+            each,
+            tuple(re.compile(pattern, re.IGNORECASE) for pattern in each.patterns),
+            None if each.unless is None else re.compile(each.unless, re.IGNORECASE),
+        )
+        for each in read_shipped(file, list[_Wording])
+    )
