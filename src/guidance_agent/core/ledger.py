@@ -50,6 +50,8 @@ def ledger_row(call: ModelCall) -> Row:
         "simulated": call.simulated,
         "request_id": call.request_id,
         "error": call.error,
+        "limit_wait_seconds": call.limit_wait,
+        "rate_limited": call.rate_limited,
     }
 
 

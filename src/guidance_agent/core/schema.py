@@ -16,6 +16,7 @@ from guidance_agent.core.schema_audit import audit_runs, audit_turns
 from guidance_agent.core.schema_insights import insight_notes, insight_reports
 from guidance_agent.core.schema_jobs import job_locks, job_runs
 from guidance_agent.core.schema_learning import reflections, rule_events, rule_releases, rules, turn_lessons
+from guidance_agent.core.schema_limits import rate_limits
 from guidance_agent.core.schema_memory import memories, memory_windows
 from guidance_agent.core.schema_work import batch_claims
 
@@ -39,6 +40,7 @@ __all__ = [
     "metadata",
     "model_calls",
     "provider_batches",
+    "rate_limits",
     "reflections",
     "response_cache",
     "reviews",
@@ -164,6 +166,8 @@ model_calls = sa.Table(
     sa.Column("simulated", sa.Boolean, nullable=False),
     sa.Column("request_id", StoredText, nullable=True),
     sa.Column("error", StoredText, nullable=True),
+    sa.Column("limit_wait_seconds", sa.Float, nullable=True),
+    sa.Column("rate_limited", sa.Integer, nullable=True),
     sa.Index("ix_model_calls_turn", "turn_id"),
     sa.Index("ix_model_calls_started", "started_at"),
 )
