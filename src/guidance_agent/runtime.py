@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from guidance_agent.knowledge.loader import Knowledge
     from guidance_agent.learning.batch_reflection import ReflectionRounds
     from guidance_agent.learning.consolidation import MemoryConsolidation
+    from guidance_agent.learning.insights import InsightRounds
     from guidance_agent.learning.learner import Learner
     from guidance_agent.learning.rules import RulesBase
     from guidance_agent.llm.gateway import ModelGateway
@@ -197,6 +198,12 @@ class Runtime:
         return MemoryConsolidation(
             self.database, self.clock, self.knowledge, self.validator.model, include_simulated=self.simulated
         )
+
+    def insight_rounds(self) -> InsightRounds:
+        """Return the batch work that reports on each day's consultations."""
+        from guidance_agent.learning.insights import InsightRounds
+
+        return InsightRounds(self.database, self.clock, self.validator.model, include_simulated=self.simulated)
 
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:
