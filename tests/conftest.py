@@ -2,12 +2,13 @@
 
 A test that uses `storage`, directly or through `settings` and what is built on it, runs on SQLite. In the folders of
 `ON_BOTH` it runs on PostgreSQL too, unless it is marked `only_on` for one of them. Where a test also has a `wire`, it
-runs with each wire on SQLite and with the first one on PostgreSQL.
+runs with one wire on SQLite and with the other on PostgreSQL; GUIDANCE_TEST_PAIRS=all has it run with every pair.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -64,8 +65,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wires = WIRES if "wire" in metafunc.fixturenames and place.startswith(WIRED) else ()
     databases = _databases_of(metafunc, place) if "storage" in metafunc.fixturenames else ()
     if wires and databases:
-        pairs = [(wire, name) for name in databases for wire in wires if name == "sqlite" or wire == wires[0]]
-        metafunc.parametrize(("wire", "storage"), pairs, indirect=True)
+        every = len(databases) == 1 or os.environ.get("GUIDANCE_TEST_PAIRS") == "all"
+        pairs = itertools.product(wires, databases) if every else zip(wires, databases, strict=True)
+        metafunc.parametrize(("wire", "storage"), list(pairs), indirect=True)
     elif wires:
         metafunc.parametrize("wire", wires, indirect=True)
     elif databases:

@@ -32,7 +32,10 @@ from guidance_agent.cli.main import app
 from guidance_agent.llm.pricing import PriceTable
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "specs").glob("*.md")))
+PAGES = (
+    ROOT / "README.md",
+    *(page for folder in ("docs/guides", "specs") for page in sorted((ROOT / folder).glob("*.md"))),
+)
 HISTORY = [{"role": "customer", "content": "Can I take my pension at 55?"}]
 
 
