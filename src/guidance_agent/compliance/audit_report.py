@@ -111,7 +111,7 @@ async def audit_report(
         total=tally.total,
         checks=tally.checks,
         severities=tally.severities,
-        by={name: dict(sorted(groups.items())) for name, groups in tally.by.items()},
+        by={name: dict(sorted(groups.items(), key=_in_order)) for name, groups in tally.by.items()},
         reviews=tally.reviews,
         agreements=[tally.first_and_audit, tally.gate_and_first, tally.gate_and_audit],
         by_check_agreement=tally.by_check,
@@ -120,6 +120,12 @@ async def audit_report(
         cost_usd=tally.cost_usd,
         unpriced=tally.unpriced,
     )
+
+
+def _in_order(group: tuple[str, Figures]) -> tuple[int, str]:
+    """Order numbers by their value, before what is no number."""
+    name = group[0]
+    return (int(name), "") if name.isdecimal() and len(name) < 10 else (10**10, name)
 
 
 def _as_it_is(text: str, names: tuple[str, ...]) -> str:
