@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
@@ -24,6 +26,7 @@ __all__ = [
     "OPERATIONS",
     "Amounts",
     "GateSettings",
+    "JobSettings",
     "LimitSettings",
     "ModelLimits",
     "OperationSettings",
@@ -221,6 +224,37 @@ class TraceSettings(_Section):
     """For how many days the verdict on an answer is offered to Phoenix when it cannot be delivered."""
 
 
+def _cron(line: str) -> str:
+    fields = line.split()
+    if len(fields) != 5 or not all(_CRON_FIELD.fullmatch(each) for each in fields):
+        raise ValueError(f"{line!r} is no schedule. Write minute, hour, day, month and weekday, such as '0 2 * * *'")
+    return line
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+        raise ValueError(f"{name!r} is no time zone. Use a name such as 'Europe/London'") from error
+    return name
+
+
+_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,-]+")
+_Cron = Annotated[str, AfterValidator(_cron)]
+
+
+class JobSettings(_Section):
+    """When a worker runs the jobs of batches, and how much new work a night takes."""
+
+    schedule: bool = False
+    """Whether `guidance-agent worker` runs the two jobs; leave it off where cron or systemd do."""
+    nightly: _Cron = "0 2 * * *"
+    afternoon: _Cron = "0 14 * * *"
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "Europe/London"
+    limit: int = Field(default=1_000, ge=1)
+    """New subjects of each kind of work that a nightly run takes at most; the rest waits for the next."""
+
+
 def _known_operations(operations: dict[str, OperationSettings]) -> dict[str, OperationSettings]:
     for name in operations:
         if name not in OPERATIONS:
@@ -307,6 +341,7 @@ class Settings(BaseSettings):
     response_cache: ResponseCacheSettings = ResponseCacheSettings()
     gate: GateSettings = GateSettings()
     refinement: RefinementSettings = RefinementSettings()
+    jobs: JobSettings = JobSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     operations: Annotated[dict[str, OperationSettings], AfterValidator(_known_operations)] = Field(default_factory=dict)
 

@@ -20,6 +20,7 @@ FLOORS = {
     "guidance_agent.web": 7,
     "guidance_agent.testing": 7,
     "guidance_agent": 6,
+    "guidance_agent.batch_runtime": 6,
     "guidance_agent.runtime": 6,
     "guidance_agent.advisor": 5,
     "guidance_agent.compliance": 5,

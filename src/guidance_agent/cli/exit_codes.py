@@ -3,11 +3,12 @@
 | code | meaning |
 |---|---|
 | 0 | done |
-| 1 | a defect of the program |
+| 1 | a defect of the program; of a batch job: something needs a person |
 | 2 | the command line, the question or the customer cannot be used; Phoenix is not installed |
 | 3 | settings, keys or models do not work together; Phoenix does not run |
 | 4 | a provider, or the way to it, failed |
 | 5 | the records cannot be read or written |
+| 75 | a batch job cannot run now: try later |
 | 130 | interrupted by Ctrl-C or SIGTERM |
 """
 
@@ -19,6 +20,7 @@ from guidance_agent.errors import (
     ConfigurationError,
     GuidanceAgentError,
     InputError,
+    JobLockedError,
     ModelError,
     PhoenixError,
     PhoenixNotInstalledError,
@@ -33,10 +35,12 @@ class ExitCode(IntEnum):
 
     DONE = 0
     DEFECT = 1
+    NEEDS_PERSON = 1
     USAGE = 2
     CONFIGURATION = 3
     MODEL = 4
     STORAGE = 5
+    TRY_LATER = 75
     INTERRUPTED = 130
 
 
@@ -47,6 +51,7 @@ _CODES: tuple[tuple[type[GuidanceAgentError], ExitCode], ...] = (
     (StorageError, ExitCode.STORAGE),
     (PhoenixNotInstalledError, ExitCode.USAGE),
     (PhoenixError, ExitCode.CONFIGURATION),
+    (JobLockedError, ExitCode.TRY_LATER),
 )
 
 

@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from guidance_agent.cli import ask, audit, cache, chat, check, doctor, phoenix, review, rules, simulator, trace, worker
+from guidance_agent.cli import (
+    ask,
+    audit,
+    batch,
+    cache,
+    chat,
+    check,
+    doctor,
+    phoenix,
+    review,
+    rules,
+    simulator,
+    trace,
+    worker,
+)
 from guidance_agent.cli.exit_codes import ExitCode, exit_code_of
 from guidance_agent.cli.interrupts import raise_on_sigterm
 from guidance_agent.cli.margin import show_error
@@ -27,10 +41,10 @@ EXIT_CODES = """Exit status:
   130  interrupted"""
 
 
-def _epilogue(examples: Sequence[str]) -> str:
+def _epilogue(examples: Sequence[str], exit_codes: str = EXIT_CODES) -> str:
     # A paragraph that begins with the character of "\\b" keeps its lines as they are.
     listed = "\n".join(("Examples:", *(f"  {line}" for line in examples)))
-    return f"\b\n{listed}\n\n\b\n{EXIT_CODES}"
+    return f"\b\n{listed}\n\n\b\n{exit_codes}"
 
 
 app = typer.Typer(
@@ -52,6 +66,17 @@ _audit = typer.Typer(invoke_without_command=True, epilog=_epilogue(audit.EXAMPLE
 _audit.callback()(audit.audit)
 _audit.command("show", epilog=_epilogue(audit.EXAMPLES))(audit.show)
 app.add_typer(_audit, name="audit")
+_batch_epilogue = _epilogue(batch.EXAMPLES, batch.EXIT_CODES)
+_batch = typer.Typer(invoke_without_command=True, epilog=_batch_epilogue)
+_batch.callback()(batch.batch)
+_batch.command("nightly", epilog=_batch_epilogue)(batch.nightly)
+_batch.command("afternoon", epilog=_batch_epilogue)(batch.afternoon)
+_batch.command("status", epilog=_batch_epilogue)(batch.status)
+_batch.command("cancel", epilog=_batch_epilogue)(batch.cancel)
+_batch.command("list", epilog=_batch_epilogue)(batch.list_jobs)
+_batch.command("decide", epilog=_batch_epilogue)(batch.decide)
+_batch.command("results", epilog=_batch_epilogue)(batch.results)
+app.add_typer(_batch, name="batch")
 _review = typer.Typer(invoke_without_command=True, epilog=_epilogue(review.EXAMPLES))
 _review.callback()(review.review)
 _review.command("list", epilog=_epilogue(review.EXAMPLES))(review.list_reviews)

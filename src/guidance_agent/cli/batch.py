@@ -1,0 +1,305 @@
+"""`guidance-agent batch`: the nightly and the afternoon job, and the batches that they work on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guidance_agent.cli import options
+from guidance_agent.cli.exit_codes import ExitCode
+from guidance_agent.cli.margin import Margin, show_error
+from guidance_agent.cli.output import write_output
+from guidance_agent.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    GuidanceAgentError,
+    InputError,
+    JobLockedError,
+    ModelError,
+)
+
+if TYPE_CHECKING:
+    from guidance_agent.core.batch_jobs import BatchJobs, JobProgress
+    from guidance_agent.core.batch_processing import BatchProcessor
+    from guidance_agent.core.jobs.reports import JobName
+    from guidance_agent.settings import Settings
+
+__all__ = [
+    "EXAMPLES",
+    "EXIT_CODES",
+    "afternoon",
+    "batch",
+    "cancel",
+    "decide",
+    "list_jobs",
+    "nightly",
+    "results",
+    "status",
+]
+
+EXAMPLES = (
+    "guidance-agent batch nightly",
+    "guidance-agent batch afternoon --json",
+    "guidance-agent batch nightly --wait --limit 50",
+    "guidance-agent batch status",
+    "guidance-agent batch decide batch_019a8b2c3d4e5f60718293a4b5 --send-again",
+)
+
+EXIT_CODES = """Exit status:
+  0    done; batches may be on their way
+  1    something needs a person
+  2    the command line or the settings cannot be used
+  75   try later: another run is at work, or a provider or the records cannot be used
+  130  interrupted"""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Go on until no batch is on its way any more; that takes days.")]
+
+
+def batch(context: typer.Context) -> None:
+    """Run the jobs of batches, see how they stand, and decide what they cannot."""
+    if context.invoked_subcommand is None:
+        write_output(context.get_help() + "\n")
+
+
+def nightly(
+    wait: Wait = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many new subjects of each kind of work.")
+    ] = None,
+    as_json: AsJson = False,
+    data_dir: options.DataDir = None,
+    quiet: options.Quiet = False,
+) -> ExitCode:
+    """Open new work, collect what has ended, move everything on, and submit what is ready."""
+    settings = options.load_settings(data_dir=data_dir)
+    return _run("nightly", settings, wait=wait, limit=limit, as_json=as_json, quiet=quiet)
+
+
+def afternoon(
+    wait: Wait = False,
+    as_json: AsJson = False,
+    data_dir: options.DataDir = None,
+    quiet: options.Quiet = False,
+) -> ExitCode:
+    """Collect what has ended, move everything on, and submit what is ready."""
+    settings = options.load_settings(data_dir=data_dir)
+    return _run("afternoon", settings, wait=wait, limit=None, as_json=as_json, quiet=quiet)
+
+
+def _run(job: JobName, settings: Settings, *, wait: bool, limit: int | None, as_json: bool, quiet: bool) -> ExitCode:
+    from guidance_agent.cli.batch_progress import shown_progress
+    from guidance_agent.cli.batch_text import report_as_text
+
+    margin = Margin(notes=not quiet and not as_json)
+
+    async def work() -> ExitCode:
+        with shown_progress(margin) as progress:
+            async with _jobs(settings, limit=limit, progress=progress) as jobs:
+                report = await (jobs.nightly(wait=wait) if job == "nightly" else jobs.afternoon(wait=wait))
+        write_output(_line(report.as_json()) if as_json else report_as_text(report))
+        return _CODES_OF_OUTCOMES[report.outcome]
+
+    return _ended(work)
+
+
+_CODES_OF_OUTCOMES = {
+    "done": ExitCode.DONE,
+    "needs_person": ExitCode.NEEDS_PERSON,
+    "try_later": ExitCode.TRY_LATER,
+}
+
+
+def status(
+    runs: Annotated[int, typer.Option("--runs", min=0, help="How many of the last runs are shown.")] = 5,
+    as_json: AsJson = False,
+    data_dir: options.DataDir = None,
+) -> ExitCode:
+    """Show what waits, what it cost in the last thirty days, what needs a person, and the last runs."""
+    from guidance_agent.cli.batch_text import status_as_text
+
+    settings = options.load_settings(data_dir=data_dir)
+
+    async def work() -> ExitCode:
+        if await _no_records(settings, as_json=as_json):
+            return ExitCode.DONE
+        async with _jobs(settings) as jobs:
+            found = await jobs.status(runs=runs)
+        write_output(_line(found.as_json()) if as_json else status_as_text(found))
+        return ExitCode.NEEDS_PERSON if found.needs_person else ExitCode.DONE
+
+    return _ended(work)
+
+
+def cancel(
+    job_key: Annotated[
+        str | None, typer.Argument(metavar="JOB", help="Only this job; `batch list` names them.")
+    ] = None,
+    as_json: AsJson = False,
+    data_dir: options.DataDir = None,
+) -> ExitCode:
+    """Cancel what is on its way; what a provider has answered already is kept, and paid for."""
+    settings = options.load_settings(data_dir=data_dir)
+
+    async def work() -> ExitCode:
+        if await _no_records(settings, as_json=as_json):
+            return ExitCode.DONE
+        if job_key is None:
+            async with _jobs(settings) as jobs:
+                keys = list(await jobs.cancel())
+        else:
+            async with _processor(settings) as processor:
+                await processor.cancel(job_key)
+            keys = [job_key]
+        told = f"{len(keys)} jobs are cancelled; the next run collects what was answered before."
+        write_output(_line({"cancelled": keys}) if as_json else f"{told if keys else 'No job is open.'}\n")
+        return ExitCode.DONE
+
+    return _ended(work)
+
+
+def list_jobs(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = 20,
+    as_json: AsJson = False,
+    data_dir: options.DataDir = None,
+) -> ExitCode:
+    """List jobs and their batches, the newest first."""
+    from guidance_agent.cli.batch_text import jobs_as_text, status_as_json
+
+    settings = options.load_settings(data_dir=data_dir)
+
+    async def work() -> ExitCode:
+        if await _no_records(settings, as_json=as_json):
+            return ExitCode.DONE
+        async with _processor(settings) as processor:
+            found = await processor.list(limit=limit)
+        write_output(_line({"jobs": [status_as_json(each) for each in found]}) if as_json else jobs_as_text(found))
+        return ExitCode.DONE
+
+    return _ended(work)
+
+
+def decide(
+    batch_id: Annotated[str, typer.Argument(metavar="BATCH", help="The batch, as `batch status` names it.")],
+    adopt: Annotated[
+        str | None, typer.Option("--adopt", metavar="ID", help="It is this batch at the provider: take it over.")
+    ] = None,
+    send_again: Annotated[bool, typer.Option("--send-again", help="The provider does not have it: send it.")] = False,
+    data_dir: options.DataDir = None,
+) -> ExitCode:
+    """Decide about a batch of which the program cannot know whether the provider has it."""
+    if send_again == (adopt is not None):
+        raise typer.BadParameter("Give either --adopt ID or --send-again", param_hint="--adopt")
+    settings = options.load_settings(data_dir=data_dir)
+
+    async def work() -> ExitCode:
+        async with _processor(settings) as processor:
+            await processor.decide(batch_id, adopt=adopt)
+        done = "is sent again" if adopt is None else f"is taken over as {adopt}"
+        write_output(f"Batch {batch_id} {done} with the next run.\n")
+        return ExitCode.DONE
+
+    return _ended(work)
+
+
+def results(
+    job_key: Annotated[str, typer.Argument(metavar="JOB", help="The job, as `batch list` names it.")],
+    data_dir: options.DataDir = None,
+) -> ExitCode:
+    """Write the results of a job that are final so far, one JSON object per line."""
+    from guidance_agent.cli.batch_text import result_as_json
+
+    settings = options.load_settings(data_dir=data_dir)
+
+    async def work() -> ExitCode:
+        async with _processor(settings) as processor:
+            async for result in processor.results(job_key):
+                write_output(_line(result_as_json(result)))
+        return ExitCode.DONE
+
+    return _ended(work)
+
+
+@contextlib.asynccontextmanager
+async def _jobs(
+    settings: Settings, *, limit: int | None = None, progress: Callable[[JobProgress], None] | None = None
+) -> AsyncIterator[BatchJobs]:
+    from guidance_agent.batch_runtime import open_batch_jobs
+    from guidance_agent.runtime import Runtime
+
+    async with (
+        Runtime(settings.model_copy(update={"background": False})) as runtime,
+        open_batch_jobs(runtime, limit=limit, progress=progress) as jobs,
+    ):
+        yield jobs
+
+
+@contextlib.asynccontextmanager
+async def _processor(settings: Settings) -> AsyncIterator[BatchProcessor]:
+    from guidance_agent.batch_runtime import batch_processor, batch_works
+    from guidance_agent.runtime import Runtime
+
+    async with (
+        Runtime(settings.model_copy(update={"background": False})) as runtime,
+        batch_processor(runtime, batch_works(runtime)) as processor,
+    ):
+        yield processor
+
+
+async def _no_records(settings: Settings, *, as_json: bool) -> bool:
+    """Whether there are no records yet, which looking must not make; it is then told."""
+    from guidance_agent.cli.records import place_of_records, records_to_read
+
+    async with records_to_read(settings) as records:
+        if records is not None:
+            return False
+    write_output("{}\n" if as_json else f"Nothing is on record in {place_of_records(settings)} yet.\n")
+    return True
+
+
+def _ended(work: Callable[[], Awaitable[ExitCode]]) -> ExitCode:
+    """Do the work, with errors and signals as the exit status that somebody's cron knows what to do about."""
+    try:
+        return asyncio.run(_until_signalled(work))
+    except GuidanceAgentError as error:
+        show_error(str(error))
+        return _code_of(error)
+
+
+async def _until_signalled(work: Callable[[], Awaitable[ExitCode]]) -> ExitCode:
+    """Cancel the work at a signal: what was begun is noted, locks are given back, and the next run goes on."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work())
+    signalled = False
+
+    def stop() -> None:
+        nonlocal signalled
+        signalled = True
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not signalled:
+            raise
+        return ExitCode.INTERRUPTED
+
+
+def _code_of(error: GuidanceAgentError) -> ExitCode:
+    if isinstance(error, InputError | ConfigurationError):
+        return ExitCode.USAGE
+    passing = isinstance(error, JobLockedError | DatabaseUnavailableError)
+    if passing or (isinstance(error, ModelError) and error.retryable):
+        return ExitCode.TRY_LATER
+    return ExitCode.NEEDS_PERSON
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False) + "\n"
