@@ -228,6 +228,6 @@ async def test_neither_key_nor_question_is_in_an_error_or_a_log_line(
         failures.append(seen.failure)
     assert (await observe(gateway.stream(request))).error is None
     said = caplog.text + "".join("".join(traceback.format_exception(each)) for each in failures)
-    assert "guidance_agent.llm" in said
+    assert "guidance_agent.calls" in said
     for secret in (key, "Gwendolyn", SECRET):
         assert secret not in said

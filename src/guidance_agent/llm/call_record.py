@@ -11,6 +11,7 @@ from guidance_agent.core.clock import Clock
 from guidance_agent.errors import ModelError, RateLimitedError
 from guidance_agent.llm.cache_use import part_uses
 from guidance_agent.llm.caching import CacheHistory, CallIdentity, cache_parts
+from guidance_agent.llm.call_log import log_call
 from guidance_agent.llm.call_trace import CallTrace
 from guidance_agent.llm.limits_grant import Grant
 from guidance_agent.llm.messages import (
@@ -214,8 +215,7 @@ class CallRecorder:
         if self._grant is not None:
             self._grant.settle(usage)
         self.trace.finish(self.call, error)
-        if _logger.isEnabledFor(logging.INFO):
-            self._log(self.call)
+        log_call(self.call, self.trace.span.trace_id)
         for sink in self._sinks:
             try:
                 sink.record(self.call)

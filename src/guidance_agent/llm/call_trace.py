@@ -177,6 +177,8 @@ def call_attributes(call: ModelCall, *, streams: bool = False, is_embedding: boo
         names.REQUESTED_MODEL: call.requested_model,
         names.TRANSPORT: call.transport or None,
         names.ATTEMPTS: call.attempts,
+        names.RATE_LIMITED: call.rate_limited or None,
+        names.LIMIT_WAIT: call.limit_wait or None,
         names.SIMULATED: call.simulated,
         names.TOTAL_SECONDS: timing.total,
         names.GEN_AI_OPERATION_NAME: "embeddings" if is_embedding else _CHAT,

@@ -327,7 +327,7 @@ async def test_an_answer_of_the_response_cache_is_a_span_that_cost_nothing(
 async def test_the_log_line_of_a_call_names_its_trace(
     door: Traced, model: str, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="guidance_agent.llm"):
+    with caplog.at_level(logging.INFO, logger="guidance_agent.calls"):
         await door.gateway.complete(ask(model))
     span = await door.span()
     assert f"trace_id={span.context.trace_id:032x}" in caplog.text

@@ -51,7 +51,7 @@ async def test_the_record_of_a_call_holds_what_it_cost_and_how_long_it_took(
 async def test_one_line_per_call_is_logged_without_a_word_of_the_customer(
     gateway: ModelGateway, model: str, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="guidance_agent.llm"):
+    with caplog.at_level(logging.INFO, logger="guidance_agent.calls"):
         await gateway.complete(ask(model, messages=(Message("user", "I am Janet Fictional, NI QQ123456C."),)))
     [record] = caplog.records
     line = record.getMessage()
