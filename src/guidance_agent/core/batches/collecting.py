@@ -24,7 +24,7 @@ from guidance_agent.core.batches.states import BatchKind, Parts
 from guidance_agent.core.batches.submitting import Job, Provider, provider_of
 from guidance_agent.core.batches.traces import ItemSpans
 from guidance_agent.core.batches.waiting import put_off, put_off_until
-from guidance_agent.core.bulk import Row, insert_rows, is_one_of, update_rows
+from guidance_agent.core.bulk import Row, insert_or_change, insert_rows, is_one_of, update_rows
 from guidance_agent.core.ledger import ledger_row
 from guidance_agent.core.schema import batch_items, model_calls, provider_batches
 from guidance_agent.core.types import JsonObject
@@ -222,9 +222,7 @@ async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Pro
 class _Reading:
     """One pass over the results of a batch."""
 
-    def __init__(
-        self, parts: Parts, lease: BatchLease, kind: BatchKind, accounts: Accounts, spans: ItemSpans
-    ) -> None:
+    def __init__(self, parts: Parts, lease: BatchLease, kind: BatchKind, accounts: Accounts, spans: ItemSpans) -> None:
         self._parts = parts
         self._lease = lease
         self._kind = kind
@@ -356,25 +354,23 @@ async def close_collection(parts: Parts, lease: BatchLease, job: Job) -> None:
         count, size = connection.execute(sa.select(sa.func.count(), sa.func.sum(table.size)).where(mine, again)).one()
         if not count:
             return
-        number = sa.select(sa.func.max(provider_batches.c.number))
-        last = connection.execute(number.where(provider_batches.c.job_id == job.id)).scalar_one()
         row = lease.row
         wait = parts.options.retry_after if row["counts"] is not None and route == "batch" else 0.0
-        connection.execute(
-            sa.insert(provider_batches).values(
-                id=new_id,
-                job_id=job.id,
-                number=last + 1,
-                round=row["round"] + 1,
-                route=route,
-                provider=row["provider"],
-                model=row["model"],
-                state="prepared",
-                items=count,
-                bytes=size,
-                not_before=parts.now + min(parts.options.longest_wait, wait * 2.0 ** (row["round"] - 1)),
-                reason=f"sent again after batch {row['number']}",
-            )
+        _add_batch(
+            connection,
+            {
+                "id": new_id,
+                "job_id": job.id,
+                "round": row["round"] + 1,
+                "route": route,
+                "provider": row["provider"],
+                "model": row["model"],
+                "state": "prepared",
+                "items": count,
+                "bytes": size,
+                "not_before": parts.now + min(parts.options.longest_wait, wait * 2.0 ** (row["round"] - 1)),
+                "reason": f"sent again after batch {row['number']}",
+            },
         )
         named = sa.case((table.outcome == "invalid", "invalid: "), else_=table.outcome + ": ")
         connection.execute(
@@ -399,6 +395,17 @@ async def close_collection(parts: Parts, lease: BatchLease, job: Job) -> None:
 
     values = {"state": "collected", "collected_at": at, "not_before": 0.0, "needs_person": False}
     lease.row |= await lease.within(write, values, before="ended")
+
+
+def _add_batch(connection: sa.Connection, row: Row) -> None:
+    """Write a further batch of a job under the next number; two that are added at once get two numbers."""
+    batch = provider_batches.c
+    last = sa.select(sa.func.max(batch.number)).where(batch.job_id == row["job_id"])
+    insert = insert_or_change(connection.dialect.name, provider_batches).values(dict(row))
+    added = insert.on_conflict_do_nothing(index_elements=["job_id", "number"]).returning(batch.id)
+    while connection.execute(added, {"number": connection.execute(last).scalar_one() + 1}).first() is None:
+        # The insert has waited for the other one, whose number is seen by now.
+        continue
 
 
 def _goes_again(parts: Parts, lease: BatchLease, job: Job, route: Route) -> sa.ColumnElement[bool] | None:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from guidance_agent.core.batches.bodies import CORRECTION_BYTES, prepared_call, shared_prefix
 from guidance_agent.core.batches.states import BatchHandle, BatchKind, Parts
-from guidance_agent.core.bulk import insert_rows
+from guidance_agent.core.bulk import insert_or_change, insert_rows
 from guidance_agent.core.schema import batch_items, batch_jobs, provider_batches
 from guidance_agent.core.stored_json import stored_json
 from guidance_agent.errors import BatchConflictError, BatchRequestError
@@ -106,28 +106,31 @@ async def _begin(parts: Parts, plan: JobPlan, token: str) -> bool:
     """Begin to prepare a job; False where it is prepared already."""
     until = parts.now + parts.options.lease
 
+    row = {
+        "id": plan.key,
+        "kind": plan.kind,
+        "state": "preparing",
+        "deadline": plan.deadline,
+        "online_allowed": plan.online_allowed,
+        "metadata": dict(plan.metadata),
+        "traceparent": plan.traceparent,
+        "owner": token,
+        "lease_until": until,
+    }
+
     def begin(connection: sa.Connection) -> bool:
         jobs = batch_jobs.c
+        # Of two that begin at once, one waits here for the other, and then sees its job.
+        insert = insert_or_change(connection.dialect.name, batch_jobs).on_conflict_do_nothing(index_elements=["id"])
+        insert = insert.values(**row, created_at=parts.clock.now())
+        if connection.execute(insert.returning(jobs.id)).first() is not None:
+            return True
         query = sa.select(jobs.state, jobs.lease_until).where(jobs.id == plan.key).with_for_update()
         before = connection.execute(query).first()
-        if before is None:
-            row = {
-                "id": plan.key,
-                "kind": plan.kind,
-                "state": "preparing",
-                "created_at": parts.clock.now(),
-                "deadline": plan.deadline,
-                "online_allowed": plan.online_allowed,
-                "metadata": dict(plan.metadata),
-                "traceparent": plan.traceparent,
-                "owner": token,
-                "lease_until": until,
-            }
-            connection.execute(sa.insert(batch_jobs).values(row))
-            return True
-        if before.state != "preparing":
+        if before is not None and before.state != "preparing":
             return False
-        if before.lease_until >= parts.now:
+        # None: whoever began to prepare it has given it up in this moment.
+        if before is None or before.lease_until >= parts.now:
             raise BatchConflictError(
                 f"The job {plan.key!r} is being prepared by another process. Submit it again when that has ended."
             )
