@@ -351,7 +351,9 @@ class StructuredOutputError(ModelError):
         position: The character of the answer at which reading failed; None where no single one is to blame.
         path: The field that breaks the schema, such as `checks.3.status`; None where the answer is no JSON.
         excerpt: A few of the model's words from there; never part of the message, because they may be a customer's.
-        cost_usd: What the call cost; None when that is not known.
+        fault: What is wrong with an answer that ended properly, as a `JsonFault`; None for others.
+        attempts: How often it was asked for.
+        cost_usd: What all attempts cost; None when that is not known.
         simulated: Whether the simulator answered.
     """
 
@@ -363,6 +365,8 @@ class StructuredOutputError(ModelError):
         position: int | None = None,
         path: str | None = None,
         excerpt: str = "",
+        fault: Any = None,
+        attempts: int = 1,
         provider: str | None = None,
         model: str | None = None,
         request_id: str | None = None,
@@ -374,6 +378,8 @@ class StructuredOutputError(ModelError):
         self.position = position
         self.path = path
         self.excerpt = excerpt
+        self.fault = fault
+        self.attempts = attempts
         self.cost_usd = cost_usd
         self.simulated = simulated
 

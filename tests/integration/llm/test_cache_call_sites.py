@@ -169,6 +169,7 @@ PROOFS: Mapping[str, Proof] = {
     "llm/tool_loop.py complete_with_tools complete": Proof(_with_tools, "completion", cached=True),
     "llm/tool_loop.py stream_with_tools stream": Proof(_with_tools, "completion", cached=True),
     "llm/concurrent/item.py ItemRunner._answer complete": Proof(_a_concurrent_batch, "completion", cached=True),
+    "llm/concurrent/item.py ItemRunner._answer.ask complete": Proof(_a_concurrent_batch, "completion", cached=True),
     "llm/concurrent/item.py _NotingDoor.complete complete": Proof(_a_concurrent_batch, "completion", cached=True),
     "llm/structured.py complete complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/validator.py GuidanceValidator.validate complete": Proof(_a_verdict, "judge", cached=True),

@@ -15,12 +15,15 @@ from guidance_agent.errors import (
     StructuredOutputError,
     ToolLimitError,
 )
+from guidance_agent.llm import structured
 from guidance_agent.llm.batch_request import BatchRequest, BatchResult, ItemOutcome, as_message, model_request
 from guidance_agent.llm.concurrent.config import BatchConfig
 from guidance_agent.llm.messages import Completion, Message, ModelCall, ModelRequest, ToolCall
+from guidance_agent.llm.structured import Answered
 from guidance_agent.llm.tool_loop import complete_with_tools
 from guidance_agent.llm.tool_runs import ToolRun
 from guidance_agent.llm.tools import AnyTool
+from guidance_agent.llm.transports.base import PreparedCall
 
 if TYPE_CHECKING:
     from guidance_agent.llm.gateway import ModelGateway
@@ -106,7 +109,7 @@ class ItemRunner:
                         await self._answer(request, self._in_conversation(prepared), account)
                         break
                     except ModelError as fault:
-                        if not _may_pass(fault) or attempts > self._config.retry_failed:
+                        if not fault.retryable or attempts > self._config.retry_failed:
                             raise
                         await asyncio.sleep(min(_LONGEST_WAIT, fault.retry_after or self._config.retry_wait))
             self._remember(prepared, account)
@@ -157,7 +160,11 @@ class ItemRunner:
 
     async def _answer(self, request: BatchRequest, asked: ModelRequest, account: _Account) -> None:
         door = _NotingDoor(self._gateway, account)
-        if asked.tools and request.execute_tools:
+
+        async def ask(asked: ModelRequest) -> Answered:
+            if not (asked.tools and request.execute_tools):
+                account.completion = await door.complete(asked)
+                return Answered(account.completion, asked.messages)
             try:
                 answer = await complete_with_tools(
                     door, asked, request.tools, max_iterations=request.max_tool_iterations, options=self._config.tools
@@ -167,8 +174,27 @@ class ItemRunner:
                 raise
             account.completion = answer.completion
             account.runs += answer.runs
-        else:
-            account.completion = await door.complete(asked)
+            return Answered(answer.completion, answer.messages)
+
+        if request.response_schema is None:
+            await ask(asked)
+            return
+        config = self._config
+        try:
+            typed = await structured.complete(
+                door,
+                asked,
+                output=request.response_schema,
+                attempts=config.schema_attempts,
+                repair=config.repair,
+                ask=ask,
+            )
+        except StructuredOutputError:
+            if account.completion is not None and account.completion.tool_calls:
+                # A call of a tool that the caller carries out: the answer of the schema comes after it.
+                return
+            raise
+        account.parsed, account.repaired = typed.value, typed.repairs
 
 
 class _NotingDoor:
@@ -183,6 +209,9 @@ class _NotingDoor:
         self._account.calls.append(completion.call)
         return completion
 
+    async def routed(self, request: ModelRequest) -> tuple[PreparedCall, str]:
+        return await self._gateway.routed(request)
+
 
 def _conversation(given: Sequence[Any], index: int) -> tuple[Message | Mapping[str, Any], ...]:
     if isinstance(given, Sequence) and all(isinstance(each, Message | Mapping) for each in given):
@@ -194,10 +223,6 @@ def _conversation(given: Sequence[Any], index: int) -> tuple[Message | Mapping[s
 
 def _end_of_system(messages: Sequence[Message]) -> int:
     return next((place for place, message in enumerate(messages) if message.role != "system"), len(messages))
-
-
-def _may_pass(error: ModelError) -> bool:
-    return error.retryable or isinstance(error, StructuredOutputError)
 
 
 def _result(
