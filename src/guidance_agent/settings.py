@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from guidance_agent.errors import ConfigurationError
+from guidance_agent.settings_faults import faults_in_words, misplaced_keys
 
 __all__ = [
     "OPERATIONS",
@@ -84,7 +85,7 @@ class RetrySettings(_Section):
 
     max_attempts: int = Field(default=3, ge=1, le=20)
     backoff_factor: float = Field(default=0.5, ge=0)
-    max_wait: float = Field(default=30.0, ge=0)
+    max_wait: float = Field(default=30.0, ge=0, le=3_600)
     respect_retry_after: bool = True
     deadline: float = Field(default=120.0, gt=0)
 
@@ -103,10 +104,10 @@ class TimeoutSettings(_Section):
     `without_content` is how long pings alone keep a stream alive.
     """
 
-    connect: float = Field(default=5.0, gt=0)
-    first_event: float = Field(default=60.0, gt=0)
-    between_events: float = Field(default=20.0, gt=0)
-    without_content: float = Field(default=60.0, gt=0)
+    connect: float = Field(default=5.0, gt=0, le=600)
+    first_event: float = Field(default=60.0, gt=0, le=3_600)
+    between_events: float = Field(default=20.0, gt=0, le=3_600)
+    without_content: float = Field(default=60.0, gt=0, le=3_600)
     turn: float = Field(default=300.0, gt=0)
     idle_consumer: float = Field(default=60.0, gt=0)
 
@@ -375,14 +376,12 @@ class Settings(BaseSettings):
         """Read file and environment; raise `ConfigurationError` with one clause per wrong field."""
         path = _config_path(Path(config) if config else None, overrides.get("data_dir"))
         try:
-            values = _merged(_read_toml(path), EnvSettingsSource(cls)())
-            return cls(**_merged(values, overrides))
+            values = _merged(_merged(_read_toml(path), EnvSettingsSource(cls)()), overrides)
+            if misplaced := misplaced_keys(values):
+                raise _invalid(path, "; ".join(misplaced))
+            return cls(**values)
         except ValidationError as error:
-            faults = [
-                f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
-                for item in error.errors()
-            ]
-            raise _invalid(path, "; ".join(faults)) from error
+            raise _invalid(path, "; ".join(faults_in_words(error, cls))) from error
         except SettingsError as error:
             raise _invalid(path, f"{error}; a list or table in the environment is written as JSON") from error
 

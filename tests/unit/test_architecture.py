@@ -77,6 +77,7 @@ FLOORS = {
     "guidance_agent.errors": 1,
     "guidance_agent.phoenix": 1,
     "guidance_agent.settings": 1,
+    "guidance_agent.settings_faults": 1,
     "guidance_agent.tracing": 1,
 }
 SIMULATOR = "guidance_agent.provider_simulator"
