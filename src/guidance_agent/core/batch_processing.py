@@ -102,7 +102,7 @@ class BatchProcessor:
         crash: CrashPoint = no_crash,
     ) -> None:
         self._kinds = {kind.name: kind for kind in (TEXT, *kinds)}
-        self._wires = BatchWires()
+        self._wires = BatchWires(gateway.settings)
         self._parts = Parts(
             database=database,
             gateway=gateway,

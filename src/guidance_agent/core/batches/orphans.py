@@ -26,6 +26,10 @@ __all__ = ["settle_orphan"]
 
 _DISCARDED = "discarded"
 _ROWS_READ = 20
+_NO_LIST = (
+    "whether the provider has the batch cannot be seen from here, because its batches are not listed; look there, and "
+    "decide: adopt it, or have it sent again"
+)
 
 Belongs = Literal["mine", "not mine", "not known yet", "cannot be known"]
 
@@ -35,6 +39,9 @@ async def settle_orphan(parts: Parts, lease: BatchLease) -> bool:
     since = await _unclear_since(parts, lease)
     try:
         provider = await provider_of(parts, lease)
+        if not provider.wire.lists:
+            await _wait(parts, lease, parts.now + parts.options.longest_wait, _NO_LIST, needs_person=True)
+            return False
         intent = lease.row["intent_at"] - timedelta(seconds=parts.options.clock_skew)
         found: ProviderBatch | Belongs | None
         if provider.wire.keeps_keys:
@@ -101,7 +108,7 @@ async def _among_candidates(
     candidates = [
         batch
         async for batch in provider.wire.listed(provider.place, intent)
-        if batch.created_at <= until and batch.total == lease.row["items"]
+        if batch.created_at <= until and batch.total in (None, lease.row["items"])
     ]
     owned = await _owned(parts, [batch.id for batch in candidates])
     discarded: set[str] = set(lease.row["notes"].get(_DISCARDED, ()))

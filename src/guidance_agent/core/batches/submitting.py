@@ -77,7 +77,7 @@ async def provider_of(parts: Parts, lease: BatchLease) -> Provider:
         ConfigurationError: its model cannot be called as things are set up now.
     """
     call, _ = await parts.gateway.routed(ModelRequest(model=lease.row["model"], messages=()))
-    place = BatchPlace(endpoint=call.endpoint, timeouts=call.timeouts)
+    place = BatchPlace(endpoint=call.endpoint, timeouts=call.timeouts, model=call.model_id)
     return Provider(await parts.wires.of(call.endpoint), place, call.traits)
 
 

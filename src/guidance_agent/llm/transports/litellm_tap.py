@@ -227,20 +227,25 @@ class Clients:
         await self._session.close()
 
     async def settle(self, *, own_connections: bool) -> None:
-        """End LiteLLM's background work on this event loop, and the connections it made by itself if it did."""
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE_SECONDS):
-                quiet = 0
-                while quiet < _QUIET_TURNS:
-                    pending = [task for task in asyncio.all_tasks(loop) if _is_aftermath(task)]
-                    quiet = 0 if pending else quiet + 1
-                    await (asyncio.wait(pending) if pending else asyncio.sleep(0))
-        worker = GLOBAL_LOGGING_WORKER
-        if worker._bound_loop is loop:
-            await worker.stop()
-        if own_connections:
-            await _close_cached(loop)
+        """Do what the function of this name does."""
+        await settle(own_connections=own_connections)
+
+
+async def settle(*, own_connections: bool) -> None:
+    """End LiteLLM's background work on this event loop, and the connections it made by itself if it did."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            quiet = 0
+            while quiet < _QUIET_TURNS:
+                pending = [task for task in asyncio.all_tasks(loop) if _is_aftermath(task)]
+                quiet = 0 if pending else quiet + 1
+                await (asyncio.wait(pending) if pending else asyncio.sleep(0))
+    worker = GLOBAL_LOGGING_WORKER
+    if worker._bound_loop is loop:
+        await worker.stop()
+    if own_connections:
+        await _close_cached(loop)
 
 
 def _is_aftermath(task: asyncio.Task[Any]) -> bool:

@@ -31,6 +31,7 @@ class AnthropicBatches:
 
     limits = BatchLimits(items=100_000, bytes=250 * 1024 * 1024)
     keeps_keys = False
+    lists = True
     primes = True
     before, between, after = b'{"requests":[', b",", b"]}"
 

@@ -36,10 +36,11 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlace:
-    """Where a batch is, and how long its provider is waited for."""
+    """Where a batch is, how long its provider is waited for, and the model that it asks, without its provider."""
 
     endpoint: Endpoint
     timeouts: TimeoutSettings
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,13 @@ class BatchWire(Protocol):
     Attributes:
         limits: Of one batch.
         keeps_keys: Whether a batch carries our own id, by which a list finds it.
+        lists: Whether there is a list of batches.
         primes: Whether a first batch of one request makes the prompt's shared prefix cheaper for the others.
     """
 
     limits: BatchLimits
     keeps_keys: bool
+    lists: bool
     primes: bool
     before: bytes
     between: bytes
@@ -118,7 +121,7 @@ class BatchWire(Protocol):
         """Yield the batches that were created since then, the newest first."""
 
     async def cancel(self, place: BatchPlace, batch_id: str) -> None:
-        """Ask for a batch to be ended; nothing when it has ended already."""
+        """Ask for a batch to be ended; nothing when it has ended already, or where that cannot be asked."""
 
     def rows(self, place: BatchPlace, batch: ProviderBatch) -> AsyncIterator[ResultRow]:
         """Yield the results of a batch that has ended, in whatever order they come, a line at a time."""

@@ -24,10 +24,12 @@ from guidance_agent.llm.transports.failures import Origin, error_of_response, ma
 from guidance_agent.llm.transports.openai import openai_completion
 from guidance_agent.llm.transports.openai_body import build_openai_body
 
-__all__ = ["OpenAIBatches"]
+__all__ = ["BATCH_KEY", "ENDPOINT", "OpenAIBatches", "openai_batch", "openai_row"]
 
-_ENDPOINT = "/v1/chat/completions"
-_KEY = "guidance_agent_batch"
+ENDPOINT = "/v1/chat/completions"
+BATCH_KEY = "guidance_agent_batch"
+"""Under this name our own id of a batch stands in its metadata."""
+
 _PAGE = "100"
 _WITHOUT_RESULTS = frozenset({"failed"})
 _ENDED = frozenset({"completed", "expired", "cancelled"})
@@ -39,6 +41,7 @@ class OpenAIBatches:
 
     limits = BatchLimits(items=50_000, bytes=195 * 1024 * 1024)
     keeps_keys = True
+    lists = True
     primes = False
     before, between, after = b"", b"\n", b"\n"
 
@@ -50,7 +53,7 @@ class OpenAIBatches:
 
     def row(self, wire_id: str, call: PreparedCall) -> bytes:
         body = build_openai_body(call, stream=False)
-        return encoded({"custom_id": wire_id, "method": "POST", "url": _ENDPOINT, "body": body})
+        return encoded({"custom_id": wire_id, "method": "POST", "url": ENDPOINT, "body": body})
 
     async def upload(self, place: BatchPlace, key: str, file: BinaryIO) -> str:
         form = aiohttp.FormData()
@@ -64,15 +67,15 @@ class OpenAIBatches:
     async def create(self, place: BatchPlace, key: str, source: BinaryIO | str) -> ProviderBatch:
         asked = {
             "input_file_id": source,
-            "endpoint": _ENDPOINT,
+            "endpoint": ENDPOINT,
             "completion_window": "24h",
-            "metadata": {_KEY: key},
+            "metadata": {BATCH_KEY: key},
         }
         data = json.dumps(asked).encode()
         made = await self._http.json(
             place, "POST", "/batches", _headers(place), data=data, content_type="application/json"
         )
-        return _batch(place, made)
+        return openai_batch(place, made)
 
     async def find(self, place: BatchPlace, batch_id: str) -> ProviderBatch | None:
         try:
@@ -81,13 +84,13 @@ class OpenAIBatches:
             if error.status == 404:
                 return None
             raise
-        return _batch(place, made)
+        return openai_batch(place, made)
 
     async def listed(self, place: BatchPlace, since: datetime) -> AsyncIterator[ProviderBatch]:
         params = {"limit": _PAGE}
         while True:
             page = await self._http.json(place, "GET", "/batches", _headers(place), params=params)
-            batches = [_batch(place, made) for made in page.get("data") or ()]
+            batches = [openai_batch(place, made) for made in page.get("data") or ()]
             for batch in batches:
                 if batch.created_at < since:
                     return
@@ -108,7 +111,7 @@ class OpenAIBatches:
     async def rows(self, place: BatchPlace, batch: ProviderBatch) -> AsyncIterator[ResultRow]:
         for file in batch.results:
             async with self._http.lines(place, f"/files/{file}/content", _headers(place)) as (lines, origin, simulated):
-                async for row in read_rows(lines, partial(_row, origin=origin)):
+                async for row in read_rows(lines, partial(openai_row, origin=origin)):
                     yield replace(row, simulated=simulated)
 
 
@@ -121,7 +124,12 @@ def _headers(place: BatchPlace) -> dict[str, str]:
     return {} if key is None else {"authorization": f"Bearer {key}"}
 
 
-def _batch(place: BatchPlace, made: Mapping[str, Any]) -> ProviderBatch:
+def openai_batch(place: BatchPlace, made: Mapping[str, Any]) -> ProviderBatch:
+    """Return a batch as OpenAI shows it.
+
+    Raises:
+        MalformedResponseError: it is none.
+    """
     try:
         status = made["status"]
         metadata = made.get("metadata") or {}
@@ -132,7 +140,7 @@ def _batch(place: BatchPlace, made: Mapping[str, Any]) -> ProviderBatch:
             state="failed" if status in _WITHOUT_RESULTS else "ended" if status in _ENDED else "running",
             created_at=datetime.fromtimestamp(float(made["created_at"]), UTC),
             total=total,
-            key=metadata.get(_KEY),
+            key=metadata.get(BATCH_KEY),
             results=tuple(made[name] for name in ("output_file_id", "error_file_id") if made.get(name)),
             unanswered=_UNANSWERED.get(status, "errored_retryable"),
             problems=tuple(
@@ -143,7 +151,8 @@ def _batch(place: BatchPlace, made: Mapping[str, Any]) -> ProviderBatch:
         raise malformed(_origin(place), f"is no batch ({type(error).__name__}: {error})") from error
 
 
-def _row(wire_id: str, made: Mapping[str, Any], origin: Origin) -> ResultRow:
+def openai_row(wire_id: str, made: Mapping[str, Any], origin: Origin) -> ResultRow:
+    """Return what a row of results says."""
     response = made.get("response")
     if response is None:
         error = made.get("error") or {}
