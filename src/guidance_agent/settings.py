@@ -388,7 +388,8 @@ class Settings(BaseSettings):
 
 def _invalid(path: Path | None, faults: str) -> ConfigurationError:
     sources = f"arguments, environment or {path}" if path else "arguments or environment"
-    return ConfigurationError(f"Settings are not valid: {faults}. Correct them in {sources}.")
+    end = "" if faults.endswith("?") else "."
+    return ConfigurationError(f"Settings are not valid: {faults}{end} Correct them in {sources}.")
 
 
 def _config_path(named: Path | None, data_dir: Path | str | None) -> Path | None:

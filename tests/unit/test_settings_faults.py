@@ -25,7 +25,7 @@ def refusal(values: dict[str, Any]) -> str:
         ({"modle": "a/b"}, "modle: is no setting. Did you mean 'model'?"),
         ({"timeouts": {"conect": 3}}, "timeouts.conect: is no setting. Did you mean 'timeouts.connect'?"),
         ({"max_attempts": 3}, "max_attempts: is no setting. Did you mean "),
-        ({"requests_per_minute": 60}, "Did you mean 'providers.NAME.limits.requests_per_minute'?"),
+        ({"requests_per_minute": 60}, "Did you mean 'providers.NAME.limits.requests_per_minute' or "),
         ({"providers": {"acme": {"retry": {"max_attempt": 3}}}}, "'providers.acme.retry.max_attempts'?"),
         (
             {"providers": {"acme": {"limits": {"models": {"m": {"tokens_per_minut": 3}}}}}},
