@@ -28,8 +28,8 @@ types: $(DEV_STAMP) ## Check types
 bench: $(DEV_STAMP) ## Measure the figures of specs/performance.md (ARGS="--only NAME" for some of them)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-chaos: $(DEV_STAMP) ## Kill 200 processes while they stream and judge, on each database (ARGS="--quick" for 20)
-	$(BIN)/python -m benchmarks.run --only kills $(ARGS)
+chaos: $(DEV_STAMP) ## Kill processes while they stream and judge, and while they work on batches (ARGS="--quick" for a few)
+	$(BIN)/python -m benchmarks.run --only kills --only batch_kills $(ARGS)
 
 docs: $(DEV_STAMP) ## Build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -20,6 +20,8 @@ from typing import Any
 
 from benchmarks import (
     advisor_path,
+    batch_kills,
+    batches,
     caching,
     gate,
     journal,
@@ -53,8 +55,14 @@ GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "gate": gate.run,
     "judging": judging.run,
     "tracing": tracing.run,
+    "batches": batches.run,
+    "batch_kills": batch_kills.run,
 }
-NOTES: dict[str, Callable[[], str]] = {"peers": peers.versions, "kills": kills.conditions}
+NOTES: dict[str, Callable[[], str]] = {
+    "peers": peers.versions,
+    "kills": kills.conditions,
+    "batch_kills": batch_kills.conditions,
+}
 """What belongs under the tables of a group on its page, besides when and where they were measured."""
 
 RESULTS = Path(__file__).parent / "results"
