@@ -24,7 +24,7 @@ EXAMPLES = (
 
 
 def audit(context: typer.Context) -> None:
-    """Look at what is on record about answers."""
+    """Judge delivered answers once more, see what came of it, and look at what is on record about one."""
     if context.invoked_subcommand is None:
         write_output(context.get_help() + "\n")
 

@@ -6,9 +6,9 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from guidance_agent.compliance.audit import AuditRounds, AuditRun
     from guidance_agent.compliance.audit_report import AuditReport
     from guidance_agent.core.batch_processing import BatchProcessor
+    from guidance_agent.core.batch_work import WorkStanding
     from guidance_agent.settings import Settings
 
 __all__ = ["EXAMPLES", "EXIT_CODES", "report", "run"]
@@ -70,47 +71,45 @@ def run(
     Called again it collects what has ended, too. What customers saw, and what stands, is not changed; a person is asked
     to look where the audit does not pass what had passed.
     """
+    from guidance_agent.compliance.audit_subjects import AuditPlan
+    from guidance_agent.core.clock import SystemClock
+
+    now = SystemClock().now()
+    plan = AuditPlan(
+        share=share,
+        since=period.first_moment(since, now),
+        until=period.moment_after(until, now),
+        model=model,
+        limit=limit,
+        retry=retry,
+    )
     settings = options.load_settings(data_dir=data_dir)
 
     async def work() -> ExitCode:
         from guidance_agent import Runtime
-        from guidance_agent.compliance.audit import AuditPlan, validate_batch
+        from guidance_agent.compliance.audit import validate_batch
         from guidance_agent.core.batch_processing import BatchProcessor
 
         async with Runtime(settings.model_copy(update={"background": False})) as runtime:
             if model is not None:
                 # A wrong name is told before anything is noted.
                 await runtime.gateway.address(model)
-            now = runtime.clock.now()
-            plan = AuditPlan(
-                share=share,
-                since=period.first_moment(since, now),
-                until=period.moment_after(until, now),
-                model=model,
-                limit=limit,
-                retry=retry,
-            )
             rounds = runtime.audit_rounds()
             async with BatchProcessor(runtime.database, runtime.gateway, kinds=rounds.kinds) as batches:
                 await batches.resume()
                 opened = await validate_batch(rounds, batches, plan)
-                late = await _waited(rounds, batches, opened, wait)
+                late = wait is not None and await _waited(rounds, batches, wait)
                 return await _told(runtime, rounds, batches, opened, late=late, as_json=as_json)
 
     return _ended(work)
 
 
-async def _waited(rounds: AuditRounds, batches: BatchProcessor, opened: AuditRun | None, wait: float | None) -> bool:
-    """Work on a run for a while; True where it has not ended by then."""
-    from guidance_agent.compliance.audit import process_audit_results
-
-    if opened is None or wait is None:
-        return False
+async def _waited(rounds: AuditRounds, batches: BatchProcessor, seconds: float) -> bool:
+    """Work on what is on its way for a while; True where it has not ended by then."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + wait
-    while not (await process_audit_results(rounds, batches, opened.id)).done:
-        left = until - loop.time()
-        if left <= 0:
+    until = loop.time() + seconds
+    while (await rounds.standing()).waiting:
+        if loop.time() >= until:
             return True
         for job in await batches.list():
             if not job.done and job.kind == rounds.name:
@@ -118,6 +117,7 @@ async def _waited(rounds: AuditRounds, batches: BatchProcessor, opened: AuditRun
                     await batches.wait(job.job_key, timeout=max(0.0, until - loop.time()))
                 except BatchTimeoutError:
                     return True
+        await rounds.advance(batches)
     return False
 
 
@@ -150,21 +150,20 @@ async def _told(
         }
         write_output(json.dumps(told, ensure_ascii=False) + "\n")
     else:
-        write_output("\n".join([_of_run(found, simulated=runtime.simulated), *needs]) + "\n")
+        write_output("\n".join([*_of_run(found, standing, simulated=runtime.simulated), *needs]) + "\n")
     return ExitCode.NEEDS_PERSON if needs else ExitCode.TRY_LATER if late else ExitCode.DONE
 
 
-def _of_run(found: AuditRun | None, *, simulated: bool) -> str:
-    if found is None:
-        return "There is nothing to audit: every delivered answer was audited under the present policy, or is left out."
-    ended = ", ".join(f"{count:,} {outcome}" for outcome, count in found.outcomes.items())
+def _of_run(found: AuditRun | None, standing: WorkStanding, *, simulated: bool) -> Iterator[str]:
     mark = " (simulated)" if simulated else ""
-    told = f"{found.id}{mark}: {_answers(found.turns)} for {found.model}"
-    if found.done:
-        return f"{told}; {ended}."
-    return (
-        f"{told}; {found.waiting:,} on their way{', ' + ended if ended else ''}. Run the command again to collect them."
-    )
+    if found is None:
+        yield "There is nothing new to audit."
+    else:
+        ended = "; ".join(f"{count:,} {outcome}" for outcome, count in found.outcomes.items())
+        yield f"{found.id}{mark}: {_answers(found.turns)} for {found.model}{': ' + ended if ended else ''}."
+    waiting = sum(standing.waiting.values())
+    if waiting:
+        yield f"{_answers(waiting)} on the way. Run the command again to collect what has ended."
 
 
 def _answers(number: int) -> str:
@@ -231,16 +230,13 @@ async def _find(
 
     clock = SystemClock()
     now = clock.now()
-    bounds: dict[str, Any] = {
-        "since": period.first_moment(since, now),
-        "until": period.moment_after(until, now),
-    }
+    first, after = period.first_moment(since, now), period.moment_after(until, now)
     async with records_to_read(settings) as records:
         if records is None:
             if run_id is not None:
                 raise UnknownAuditError(f"There is no audit {run_id!r}: nothing is on record yet.")
             return None
-        return await audit_report(records, clock, run_id=run_id, full=full, **bounds)
+        return await audit_report(records, clock, run_id=run_id, since=first, until=after, full=full)
 
 
 def _no_records(settings: Settings, *, as_json: bool) -> str:

@@ -12,6 +12,7 @@ import typer
 from guidance_agent.cli import (
     ask,
     audit,
+    audit_rounds,
     batch,
     cache,
     chat,
@@ -65,6 +66,9 @@ app.add_typer(_cache, name="cache")
 _audit = typer.Typer(invoke_without_command=True, epilog=_epilogue(audit.EXAMPLES))
 _audit.callback()(audit.audit)
 _audit.command("show", epilog=_epilogue(audit.EXAMPLES))(audit.show)
+_rounds_epilogue = _epilogue(audit_rounds.EXAMPLES, audit_rounds.EXIT_CODES)
+_audit.command("run", epilog=_rounds_epilogue)(audit_rounds.run)
+_audit.command("report", epilog=_rounds_epilogue)(audit_rounds.report)
 app.add_typer(_audit, name="audit")
 _batch_epilogue = _epilogue(batch.EXAMPLES, batch.EXIT_CODES)
 _batch = typer.Typer(invoke_without_command=True, epilog=_batch_epilogue)
