@@ -187,9 +187,10 @@ class Runtime:
 
     def audit_rounds(self) -> AuditRounds:
         """Return what audits delivered answers in batches, asking what is asked while answers are given."""
-        from guidance_agent.compliance.audit import AuditRounds
+        from guidance_agent.compliance.audit import AuditPlan, AuditRounds
 
-        return AuditRounds(self.database, self.clock, self.validator, simulated=self.simulated)
+        plan = AuditPlan(share=self.settings.audit.share, model=self.settings.audit.model)
+        return AuditRounds(self.database, self.clock, self.validator, plan=plan, simulated=self.simulated)
 
     def consolidation(self) -> MemoryConsolidation:
         """Return the batch work that turns a customer's many observations into a few reflections."""
@@ -358,7 +359,7 @@ class Runtime:
         from guidance_agent.compliance.validator import GuidanceValidator
         from guidance_agent.llm.endpoints import judging_models
 
-        for named in filter(None, (self.settings.judge_model, self.settings.gate_model)):
+        for named in filter(None, (self.settings.judge_model, self.settings.gate_model, self.settings.audit.model)):
             # Answers do without these for a while; a wrong name or a missing key is told before the first of them.
             await self.gateway.address(named)
         chosen = judging_models(self.settings, self._environ)

@@ -26,6 +26,7 @@ from guidance_agent.settings_faults import faults_in_words, misplaced_keys
 __all__ = [
     "OPERATIONS",
     "Amounts",
+    "AuditSettings",
     "GateSettings",
     "JobSettings",
     "LimitSettings",
@@ -244,6 +245,15 @@ _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,-]+")
 _Cron = Annotated[str, AfterValidator(_cron)]
 
 
+class AuditSettings(_Section):
+    """Which delivered answers are judged once more in batches by the nightly job, and by whom."""
+
+    share: float = Field(default=1.0, ge=0, le=1)
+    """Which part of them; a larger one holds the smaller."""
+    model: str | None = None
+    """The judge; None is the one that judges answers while they are given."""
+
+
 class JobSettings(_Section):
     """When a worker runs the jobs of batches, and how much new work a night takes."""
 
@@ -343,6 +353,7 @@ class Settings(BaseSettings):
     gate: GateSettings = GateSettings()
     refinement: RefinementSettings = RefinementSettings()
     jobs: JobSettings = JobSettings()
+    audit: AuditSettings = AuditSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     operations: Annotated[dict[str, OperationSettings], AfterValidator(_known_operations)] = Field(default_factory=dict)
 
