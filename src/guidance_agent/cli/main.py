@@ -18,10 +18,13 @@ from guidance_agent.cli import (
     chat,
     check,
     doctor,
+    insights,
+    models,
     phoenix,
     review,
     rules,
     simulator,
+    stats,
     trace,
     worker,
 )
@@ -81,6 +84,7 @@ _batch.command("list", epilog=_batch_epilogue)(batch.list_jobs)
 _batch.command("decide", epilog=_batch_epilogue)(batch.decide)
 _batch.command("results", epilog=_batch_epilogue)(batch.results)
 app.add_typer(_batch, name="batch")
+app.command("insights", epilog=_epilogue(insights.EXAMPLES, insights.EXIT_CODES))(insights.insights)
 _review = typer.Typer(invoke_without_command=True, epilog=_epilogue(review.EXAMPLES))
 _review.callback()(review.review)
 _review.command("list", epilog=_epilogue(review.EXAMPLES))(review.list_reviews)
@@ -104,6 +108,8 @@ _phoenix = typer.Typer(invoke_without_command=True, epilog=_epilogue(phoenix.EXA
 _phoenix.callback()(phoenix.phoenix)
 _phoenix.command("install", epilog=_epilogue(phoenix.INSTALL_EXAMPLES))(phoenix.install)
 app.add_typer(_phoenix, name="phoenix")
+app.command("models", epilog=_epilogue(models.EXAMPLES))(models.models)
+app.command("stats", epilog=_epilogue(stats.EXAMPLES))(stats.stats)
 app.command("doctor", epilog=_epilogue(doctor.EXAMPLES))(doctor.doctor)
 
 
