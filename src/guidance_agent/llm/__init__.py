@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         ToolSpec,
         Usage,
     )
+    from guidance_agent.llm.model import Model, get_model
+    from guidance_agent.llm.model_answer import ModelAnswer
     from guidance_agent.llm.model_stream import ModelStream
     from guidance_agent.llm.streaming import (
         ObservedStream,
@@ -65,6 +67,8 @@ __all__ = [
     "Delta",
     "Embeddings",
     "Message",
+    "Model",
+    "ModelAnswer",
     "ModelCall",
     "ModelGateway",
     "ModelRequest",
@@ -86,6 +90,7 @@ __all__ = [
     "batch_complete_sync",
     "collect",
     "complete_with_tools",
+    "get_model",
     "iterate_sync",
     "partial_text",
     "rechunk",
@@ -99,7 +104,10 @@ __all__ = [
 _HOMES = {
     "Embeddings": "gateway",
     "ModelGateway": "gateway",
+    "Model": "model",
+    "ModelAnswer": "model_answer",
     "ModelStream": "model_stream",
+    "get_model": "model",
     **dict.fromkeys(
         [
             "BatchConfig",

@@ -6,7 +6,7 @@ with the last answer. A call of a tool that is only described ends the loop: who
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -91,7 +91,7 @@ async def stream_with_tools(
     *,
     max_iterations: int | None = None,
     options: ToolOptions = _NO_OPTIONS,
-) -> AsyncIterator[Delta | ToolRun]:
+) -> AsyncGenerator[Delta | ToolRun, None]:
     """Yield the deltas of all answers, and each call of a tool once it was carried out.
 
     Arguments and errors as of `complete_with_tools`. Text before a call of a tool is yielded too: a model may say what

@@ -30,6 +30,7 @@ from guidance_agent.llm.batch_request import BatchRequest
 from guidance_agent.llm.concurrent import batch_complete
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.messages import Message, ModelRequest
+from guidance_agent.llm.model import get_model
 from guidance_agent.llm.tool_loop import complete_with_tools, stream_with_tools
 from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
@@ -75,6 +76,13 @@ async def _two_turns(run: Run) -> None:
         {"role": "customer", "content": "Is it taxed?"},
     ]
     async for _ in run.advisor.provide_guidance_stream(customer, history):
+        pass
+
+
+async def _a_sum(run: Run) -> None:
+    question = "How much of £40,000 is tax-free?"
+    customer = CustomerProfile(customer_id="janet", first_name="Janet", age=56, presenting_question=question)
+    async for _ in run.advisor.provide_guidance_stream(customer, use_reasoning=False):
         pass
 
 
@@ -148,6 +156,16 @@ async def _a_concurrent_batch(run: Run) -> None:
     assert response.succeeded == 1
 
 
+async def _a_model_by_name(run: Run) -> None:
+    model = get_model(run.runtime.model, gateway=run.runtime.gateway)
+    system = "Explain pensions plainly. " * 600
+    assert (await model.complete("What is drawdown?", system_prompt=system)).text
+    assert [text async for text in model.stream("What is drawdown?", system_prompt=system)]
+    async with await model.stream_typed("Is it taxed?", {"type": "object"}, system_prompt=system) as stream:
+        async for _ in stream:
+            pass
+
+
 async def _the_doctor(run: Run) -> None:
     check = await check_online(run.runtime.settings)
     assert check.status == "ok"
@@ -164,13 +182,20 @@ class Proof(NamedTuple):
 PROOFS: Mapping[str, Proof] = {
     "advisor/turn_run.py TurnRun._reason stream": Proof(_two_turns, "reasoning", cached=True),
     "advisor/turn_run.py TurnRun._answer stream": Proof(_two_turns, "guidance", cached=True),
+    "advisor/calculations.py CalculationStep.run complete": Proof(_a_sum, "calculation", cached=True),
     "advisor/refined_run.py RefinedRun._candidate stream": Proof(_a_refinement, "refinement", cached=True),
     "advisor/importance.py rate_importance complete": Proof(_a_rating, "importance", cached=False),
     "llm/tool_loop.py complete_with_tools complete": Proof(_with_tools, "completion", cached=True),
     "llm/tool_loop.py stream_with_tools stream": Proof(_with_tools, "completion", cached=True),
     "llm/concurrent/item.py ItemRunner._answer complete": Proof(_a_concurrent_batch, "completion", cached=True),
     "llm/concurrent/item.py ItemRunner._answer.ask complete": Proof(_a_concurrent_batch, "completion", cached=True),
-    "llm/concurrent/item.py _NotingDoor.complete complete": Proof(_a_concurrent_batch, "completion", cached=True),
+    "llm/model.py Model.complete complete": Proof(_a_model_by_name, "completion", cached=True),
+    "llm/model.py Model.complete.ask complete": Proof(_a_model_by_name, "completion", cached=True),
+    "llm/model.py Model.complete_sync complete": Proof(_a_model_by_name, "completion", cached=True),
+    "llm/model.py Model.stream_sync stream": Proof(_a_model_by_name, "completion", cached=True),
+    "llm/model_answer.py NotedCalls.complete complete": Proof(_a_concurrent_batch, "completion", cached=True),
+    "llm/structured_stream.py TypedStream._run stream": Proof(_a_model_by_name, "completion", cached=True),
+    "llm/text_stream.py TextStream._run stream": Proof(_a_model_by_name, "completion", cached=True),
     "llm/structured.py complete complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/validator.py GuidanceValidator.validate complete": Proof(_a_verdict, "judge", cached=True),
     "compliance/sentence_judge.py SentenceJudge.ask complete": Proof(_a_sentence, "gate", cached=True),
@@ -252,7 +277,7 @@ def wire(request: pytest.FixtureRequest) -> str:
 async def run(
     simulator: ProviderSimulator, wire: str, tmp_path: Path, prepared: list[PreparedCall]
 ) -> AsyncIterator[Run]:
-    settings = wired_settings(simulator, wire, tmp_path / "data")
+    settings = wired_settings(simulator, wire, tmp_path / "data", calculations={"enabled": True})
     async with Runtime(settings, environ={}) as runtime, AdvisorAgent(runtime=runtime) as advisor:
         yield Run(runtime, advisor, simulator)
 

@@ -19,11 +19,11 @@ from guidance_agent.llm import structured
 from guidance_agent.llm.batch_request import BatchRequest, BatchResult, ItemOutcome, as_message, model_request
 from guidance_agent.llm.concurrent.config import BatchConfig
 from guidance_agent.llm.messages import Completion, Message, ModelCall, ModelRequest, ToolCall
+from guidance_agent.llm.model_answer import NotedCalls
 from guidance_agent.llm.structured import Answered
 from guidance_agent.llm.tool_loop import complete_with_tools
 from guidance_agent.llm.tool_runs import ToolRun
 from guidance_agent.llm.tools import AnyTool
-from guidance_agent.llm.transports.base import PreparedCall
 
 if TYPE_CHECKING:
     from guidance_agent.llm.gateway import ModelGateway
@@ -47,7 +47,7 @@ class Tried(NamedTuple):
 class _Account:
     """What is known of an item while it runs: kept when it fails, too."""
 
-    calls: list[ModelCall] = field(default_factory=list)
+    calls: list[list[ModelCall]] = field(default_factory=list)
     runs: tuple[ToolRun, ...] = ()
     completion: Completion | None = None
     parsed: Any = None
@@ -159,7 +159,8 @@ class ItemRunner:
             self._history = (*self._history, *asked, Message("assistant", account.completion.text))
 
     async def _answer(self, request: BatchRequest, asked: ModelRequest, account: _Account) -> None:
-        door = _NotingDoor(self._gateway, account)
+        door = NotedCalls(self._gateway)
+        account.calls.append(door.calls)
 
         async def ask(asked: ModelRequest) -> Answered:
             if not (asked.tools and request.execute_tools):
@@ -197,22 +198,6 @@ class ItemRunner:
         account.parsed, account.repaired = typed.value, typed.repairs
 
 
-class _NotingDoor:
-    """The gateway, with a note of every call that was answered."""
-
-    def __init__(self, gateway: ModelGateway, account: _Account) -> None:
-        self._gateway = gateway
-        self._account = account
-
-    async def complete(self, request: ModelRequest) -> Completion:
-        completion = await self._gateway.complete(request)
-        self._account.calls.append(completion.call)
-        return completion
-
-    async def routed(self, request: ModelRequest) -> tuple[PreparedCall, str]:
-        return await self._gateway.routed(request)
-
-
 def _conversation(given: Sequence[Any], index: int) -> tuple[Message | Mapping[str, Any], ...]:
     if isinstance(given, Sequence) and all(isinstance(each, Message | Mapping) for each in given):
         return tuple(given)
@@ -228,7 +213,8 @@ def _end_of_system(messages: Sequence[Message]) -> int:
 def _result(
     custom_id: str, account: _Account, error: Exception | None, *, metadata: Mapping[str, str], attempts: int
 ) -> BatchResult:
-    calls, completion = account.calls, account.completion
+    calls = [call for tried in account.calls for call in tried]
+    completion = account.completion
     costs = [None if call.cost is None else call.cost.usd for call in calls]
     cost = None if None in costs else sum(each or 0.0 for each in costs)
     usage = None
