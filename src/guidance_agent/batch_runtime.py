@@ -68,5 +68,6 @@ async def open_batch_jobs(
             works,
             limit=runtime.settings.jobs.limit if limit is None else limit,
             poll=options.poll,
+            lock_seconds=options.lease,
             progress=progress,
         )
