@@ -14,10 +14,10 @@ transaction holds the records.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -149,7 +149,7 @@ class AuditRounds:
         made = []
         for first in range(0, len(subject_ids), 100):
             some = list(subject_ids[first : first + 100])
-            found = await self._database.run(partial(_with_texts, subject_ids=some))
+            found = await self._database.run(functools.partial(_with_texts, subject_ids=some))
             made += await self._requests_of(found)
         # The verdicts are applied in this order, and whoever locks several turns locks them in it.
         return [request for _, request in sorted(made, key=lambda pair: pair[0])]
@@ -174,6 +174,8 @@ class AuditRounds:
         def write(connection: sa.Connection) -> None:
             update_rows(connection, audit_turns, examined)
             for subject, shown in ended:
+                if _waiting_subject(connection, subject.id) is None:
+                    continue
                 if shown is None:
                     self._end(connection, subject, "gone", error="The turn is not in the records any more.")
                 else:
@@ -228,9 +230,17 @@ class AuditRounds:
         connection.execute(change.values(attempts=attempts, error=f"{result.outcome}: {error}"))
 
     def _end(self, connection: sa.Connection, subject: _Subject, outcome: str, **values: Any) -> None:
-        change = sa.update(audit_turns).where(audit_turns.c.id == subject.id, audit_turns.c.state == "waiting")
-        ended = {"state": "ended", "outcome": outcome, "ended_at": self._clock.now(), "error": None, **values}
-        connection.execute(change.values(**ended, examined=sa.null()))
+        # Read again under its lock before: nobody else has ended it.
+        ended = {
+            "state": "ended",
+            "outcome": outcome,
+            "attempts": subject.attempts,
+            "examined": None,
+            "verdict_id": None,
+            "error": None,
+            "ended_at": self._clock.now(),
+        }
+        update_rows(connection, audit_turns, [(subject.id, ended | values)])
 
     def _examined(self, subject: _Subject, reply: Reply) -> ExaminedText:
         """Return what the rules say: what they said when the request was made, where they are still the same."""
@@ -286,9 +296,14 @@ _WAITING = (
 )
 
 
+@functools.cache
+def _locked() -> sa.Select[Any]:
+    # Built once: building it costs more than running it.
+    return _WAITING.where(audit_turns.c.id == sa.bindparam("subject")).with_for_update(of=audit_turns)
+
+
 def _waiting_subject(connection: sa.Connection, subject_id: str) -> _Subject | None:
-    query = _WAITING.where(audit_turns.c.id == subject_id).with_for_update(of=audit_turns)
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(_locked(), {"subject": subject_id}).mappings().first()
     return None if row is None else _Subject(**row)
 
 

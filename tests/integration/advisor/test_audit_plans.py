@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from guidance_agent import Runtime
+from guidance_agent import Runtime, Settings
 from guidance_agent.compliance.audit import KIND, AuditPlan, AuditRounds
 from guidance_agent.compliance.audit_subjects import in_sample
 from guidance_agent.core.schema import audit_turns
-from guidance_agent.errors import InputError, UnknownAuditError
+from guidance_agent.errors import ConfigurationError, InputError, UnknownAuditError
+from guidance_agent.settings import AuditSettings
 from tests.integration.advisor.auditing import BEGAN, add_turn
 
 
@@ -84,3 +85,23 @@ async def test_an_unknown_run_is_told(rounds: AuditRounds) -> None:
 
 def test_the_kind_of_its_batches_is_known_by_its_name(rounds: AuditRounds) -> None:
     assert [kind.name for kind in rounds.kinds] == [KIND] == [rounds.name]
+
+
+async def test_the_settings_say_how_large_a_part_a_nightly_job_audits_and_by_whom(settings: Settings) -> None:
+    wanted = AuditSettings(share=0.4, model="anthropic/claude-haiku-5-5")
+    async with Runtime(settings.model_copy(update={"audit": wanted})) as runtime:
+        names = [await add_turn(runtime, f"t{number:02}", simulated=True) for number in range(20)]
+        rounds = runtime.audit_rounds()
+        assert await rounds.open_new(limit=100) == sum(in_sample(name, 0.4) for name in names)
+        assert [run.model for run in await rounds.subjects.runs()] == ["anthropic/claude-haiku-5-5"]
+    with pytest.raises(ConfigurationError):
+        async with Runtime(settings.model_copy(update={"audit": AuditSettings(model="nobody/knows-it")})):
+            pytest.fail("a judge that nobody knows was accepted")
+
+
+async def test_a_nightly_job_takes_no_more_than_it_is_told(runtime: Runtime, rounds: AuditRounds) -> None:
+    names = [await add_turn(runtime, f"t{number}", simulated=True, days=-number) for number in range(5)]
+    opened = [await rounds.open_new(limit=2) for _ in range(4)]
+    assert opened == [2, 2, 1, 0]
+    first = (await rounds.subjects.runs())[-1]
+    assert await audited(runtime, first.id) == sorted(names[3:])
