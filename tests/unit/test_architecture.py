@@ -39,6 +39,7 @@ FLOORS = {
     "guidance_agent.core.jobs": 4,
     "guidance_agent.core.journal": 4,
     "guidance_agent.core.cache_report": 4,
+    "guidance_agent.core.call_report": 4,
     "guidance_agent.core.ledger": 4,
     "guidance_agent.core.limit_store": 4,
     "guidance_agent.calculators": 3,

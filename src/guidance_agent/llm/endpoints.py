@@ -34,6 +34,7 @@ __all__ = [
     "JudgingModels",
     "Resolved",
     "default_models",
+    "is_set",
     "judging_models",
     "qualified_name",
     "resolve",
@@ -144,7 +145,7 @@ def default_models(settings: Settings, environ: Mapping[str, str]) -> DefaultMod
         author = qualified_name(settings.model)
         fast = profile_for(author.partition("/")[0]).fast_model
         return DefaultModels(author, named or fast or author, True)
-    usable = (profile for profile in PROFILES.values() if profile.default_model and _is_set(profile, settings, environ))
+    usable = (profile for profile in PROFILES.values() if profile.default_model and is_set(profile, settings, environ))
     chosen = next(usable, None)
     profile = chosen or next(iter(PROFILES.values()))
     author = profile.default_model or ""
@@ -241,7 +242,8 @@ def _url_fault(url: str) -> str | None:
     return None
 
 
-def _is_set(profile: Profile, settings: Settings, environ: Mapping[str, str]) -> bool:
+def is_set(profile: Profile, settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Return whether a key or an address of the provider is set."""
     own = settings.providers.get(profile.name, ProviderSettings())
     variables = (*profile.key_variables, *profile.base_url_variables)
     return bool(own.api_key or own.base_url) or any(environ.get(variable, "").strip() for variable in variables)

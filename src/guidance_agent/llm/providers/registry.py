@@ -12,7 +12,15 @@ from guidance_agent.llm.providers.models import ANTHROPIC_MODELS, GEMINI_MODELS,
 from guidance_agent.llm.providers.ollama import OLLAMA
 from guidance_agent.llm.providers.openai import OPENAI
 
-__all__ = ["HALF_PRICE_BATCHES", "PROFILES", "listed_model", "listed_models", "profile_for", "provider_of_model"]
+__all__ = [
+    "HALF_PRICE_BATCHES",
+    "PROFILES",
+    "listed_model",
+    "listed_models",
+    "listed_of",
+    "profile_for",
+    "provider_of_model",
+]
 
 PROFILES: Mapping[str, Profile] = {
     profile.name: profile for profile in (ANTHROPIC, OPENAI, GEMINI, *COMPATIBLE.values(), OLLAMA)
@@ -55,3 +63,8 @@ def listed_model(provider: str, model: str) -> bool:
 def listed_models() -> tuple[str, ...]:
     """Return the ids of all models whose traits are listed."""
     return tuple(model for table in _TABLES.values() for model in table)
+
+
+def listed_of(provider: str) -> tuple[str, ...]:
+    """Return the ids of the models of `provider` whose traits are listed."""
+    return tuple(_TABLES.get(provider, ()))
