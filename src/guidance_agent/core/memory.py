@@ -40,7 +40,7 @@ __all__ = ["CONSOLIDATED_LESS", "DECAY_PER_HOUR", "NEUTRAL_IMPORTANCE", "Memory"
 
 DECAY_PER_HOUR = 0.995
 NEUTRAL_IMPORTANCE = 5.0
-CONSOLIDATED_LESS = 0.5
+CONSOLIDATED_LESS = 0.25
 """By how much less of 3 an observation counts that a reflection stands for."""
 CANDIDATES = 300
 """Most memories of a customer that one recall weighs: the newest ones, those that no reflection stands for first."""
