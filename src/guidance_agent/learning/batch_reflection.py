@@ -39,6 +39,7 @@ from guidance_agent.learning.reflection_records import (
     not_held,
     request_of,
 )
+from guidance_agent.learning.rule_feedback import RuleFeedback
 
 if TYPE_CHECKING:
     from guidance_agent.core.clock import Clock
@@ -72,6 +73,7 @@ class ReflectionRounds:
         self._clock = clock
         self._failures = FailureRecords(database, clock)
         self._records = ReflectionRecords(database, clock, rules)
+        self._feedback = RuleFeedback(database, clock, rules)
         self._claims = BatchClaims(database, clock)
         self.kinds: Sequence[BatchKind] = tuple(
             BatchKind(name=_kind(name), output=step.output, apply=partial(self.apply, step=name))
@@ -79,7 +81,11 @@ class ReflectionRounds:
         )
 
     async def open_new(self, *, limit: int) -> int:
-        """Note failures on which no reflection has begun; returns of how many nobody else did so meanwhile."""
+        """Note failures on which no reflection has begun; returns of how many nobody else did so meanwhile.
+
+        What answers since the last time say of the released rules is reported first: `rule_feedback.py`.
+        """
+        await self._feedback.report()
         return await self._records.open(await self._failures.unreflected(limit))
 
     async def advance(self, batches: BatchProcessor) -> int:
@@ -90,7 +96,8 @@ class ReflectionRounds:
         """
         await self._keep()
         submitted = 0
-        for step in STEPS:
+        # The last step first: what a provider answers at once goes on with the next run all the same.
+        for step in reversed(list(STEPS)):
             ready = (
                 sa.select(reflections.c.id)
                 .where(reflections.c.stage == step, not_held(self._clock))

@@ -24,7 +24,7 @@ from guidance_agent.core.schema import batch_claims, batch_jobs, consultations, 
 from guidance_agent.core.types import JsonObject
 from guidance_agent.core.verdicts import VerdictRecords
 
-__all__ = ["KIND_PREFIX", "REVIEW_TIME", "Failure", "FailureRecords", "FailureSource", "in_batch"]
+__all__ = ["KIND_PREFIX", "REVIEW_TIME", "Failure", "FailureRecords", "FailureSource", "being_reviewed", "in_batch"]
 
 FailureSource = Literal["verdict", "review", "outcome"]
 
@@ -131,11 +131,6 @@ class FailureRecords:
     def _failed_ids(
         self, connection: sa.Connection, done: sa.ColumnElement[bool], limit: int, simulated_too: bool
     ) -> list[str]:
-        open_review = sa.exists().where(
-            reviews.c.turn_id == turns.c.id,
-            reviews.c.status != "decided",
-            reviews.c.opened_at > self._clock.now() - REVIEW_TIME,
-        )
         failed = turns.alias("failed")
         later = turns.alias("later")
         has_failed_turn = sa.exists().where(
@@ -153,7 +148,7 @@ class FailureRecords:
             .where(
                 turns.c.delivered_length > 0,
                 turns.c.state != "streaming",
-                sa.or_(sa.and_(turns.c.judgement == "failed", ~open_review), last_of_failed),
+                sa.or_(sa.and_(turns.c.judgement == "failed", ~being_reviewed(self._clock)), last_of_failed),
                 ~done,
             )
             .order_by(turns.c.ended_at, turns.c.id)
@@ -162,6 +157,15 @@ class FailureRecords:
         if not simulated_too:
             query = query.where(turns.c.simulated.is_(False))
         return list(connection.execute(query).scalars())
+
+
+def being_reviewed(clock: Clock) -> sa.ColumnElement[bool]:
+    """The condition of turns that a person is still given time to look at."""
+    return sa.exists().where(
+        reviews.c.turn_id == turns.c.id,
+        reviews.c.status != "decided",
+        reviews.c.opened_at > clock.now() - REVIEW_TIME,
+    )
 
 
 def in_batch() -> sa.ColumnElement[bool]:

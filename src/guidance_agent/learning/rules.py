@@ -207,23 +207,26 @@ class RulesBase:
             UnknownRuleError: when there is no such rule.
         """
 
-        def write(connection: sa.Connection) -> Rule:
-            rule = _find(connection, rule_id, lock=True)
-            if turn_id is not None and turn_id in _heard_from(connection, rule_id):
-                return rule
-            confidence = updated(rule.confidence, outcome)
-            falls = confidence < RETIRED_BELOW and rule.status != "retired"
-            status: RuleStatus = "retired" if falls else rule.status
-            connection.execute(
-                sa.update(rules).where(rules.c.id == rule_id).values(confidence=confidence, status=status)
-            )
-            detail = {"outcome": outcome, "turn_id": turn_id, "reason": reason}
-            self._note(connection, rule_id, "feedback", rule.status, confidence, detail)
-            if falls:
-                self._note(connection, rule_id, "retired", "retired", confidence, {"reason": "low confidence"})
-            return _find(connection, rule_id)
+        return await self._database.transaction(
+            lambda connection: self.note_feedback(connection, rule_id, outcome, turn_id=turn_id, reason=reason)
+        )
 
-        return await self._database.transaction(write)
+    def note_feedback(
+        self, connection: sa.Connection, rule_id: str, outcome: FeedbackOutcome, *, turn_id: str | None, reason: str
+    ) -> Rule:
+        """Do what `feedback` does, in a transaction of others."""
+        rule = _find(connection, rule_id, lock=True)
+        if turn_id is not None and _has_heard(connection, rule_id, turn_id):
+            return rule
+        confidence = updated(rule.confidence, outcome)
+        falls = confidence < RETIRED_BELOW and rule.status != "retired"
+        status: RuleStatus = "retired" if falls else rule.status
+        connection.execute(sa.update(rules).where(rules.c.id == rule_id).values(confidence=confidence, status=status))
+        detail = {"outcome": outcome, "turn_id": turn_id, "reason": reason}
+        self._note(connection, rule_id, "feedback", rule.status, confidence, detail)
+        if falls:
+            self._note(connection, rule_id, "retired", "retired", confidence, {"reason": "low confidence"})
+        return _find(connection, rule_id)
 
     async def retire(self, rule_id: str, *, reason: str) -> Rule:
         """Retire a rule: the next release leaves it out. Raises `UnknownRuleError` when there is none."""
@@ -393,9 +396,13 @@ def _find(connection: sa.Connection, rule_id: str, *, lock: bool = False) -> Rul
     return _rule(row)
 
 
-def _heard_from(connection: sa.Connection, rule_id: str) -> set[str]:
-    query = sa.select(rule_events.c.detail).where(rule_events.c.rule_id == rule_id, rule_events.c.kind == "feedback")
-    return {str(detail["turn_id"]) for detail in connection.execute(query).scalars() if detail["turn_id"]}
+def _has_heard(connection: sa.Connection, rule_id: str, turn_id: str) -> bool:
+    told = sa.select(rule_events.c.id).where(
+        rule_events.c.rule_id == rule_id,
+        rule_events.c.kind == "feedback",
+        rule_events.c.detail["turn_id"].as_string() == turn_id,
+    )
+    return connection.execute(told.limit(1)).first() is not None
 
 
 def _lock(connection: sa.Connection) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from guidance_agent import Runtime
-from guidance_agent.compliance.verdict import Verdict
+from guidance_agent.compliance.verdict import CheckName
 from guidance_agent.core.schema import consultations, reviews, turn_events, turns, verdicts
 from guidance_agent.core.transcript import text_hash
 from guidance_agent.learning.rule_records import Evidence
@@ -68,10 +68,20 @@ async def add_turn(
     ordinal: int = 0,
     outcome: str = "open",
     outcome_reason: str | None = None,
+    context: dict[str, Any] | None = None,
+    requirement: str | None = None,
 ) -> str:
-    """Add a turn that delivered a text, and a failed verdict on it where `judgement` says so."""
+    """Add a turn that delivered a text, and a verdict on it: a failed one where `judgement` says so.
+
+    A passed turn has a verdict where a `requirement` is named, of which the verdict's check on advice tells then.
+    """
     of = consultation or f"c-{name}"
-    verdict: Verdict = verdict_on(text, ("advice_boundary", 0, 13))
+    fails = judgement == "failed"
+    failures: list[tuple[CheckName, int, int]] = [("advice_boundary", 0, 13)] if fails else []
+    verdict = verdict_on(text, *failures)
+    if requirement is not None:
+        named = (check.model_copy(update={"requirement": requirement}) for check in verdict.checks)
+        verdict = verdict.model_copy(update={"checks": tuple(named)})
     ended = LONG_AGO + timedelta(minutes=ordinal)
 
     def write(connection: sa.Connection) -> None:
@@ -88,7 +98,7 @@ async def add_turn(
                 id=name, consultation_id=of, ordinal=ordinal, state="completed", question=question, model="m",
                 simulated=simulated, owner="o", lease_until=0.0, started_at=ended, ended_at=ended, last_sequence=1,
                 text_length=len(text), delivered_length=len(text), text_hash=text_hash(text), finish_reason="stop",
-                judgement=judgement, context={},
+                judgement=judgement, context=context or {},
             )
         )  # fmt: skip
         connection.execute(
@@ -96,11 +106,11 @@ async def add_turn(
                 turn_id=name, sequence=0, type="text_delta", text=text, payload={}, created_at=ended
             )
         )
-        if judgement == "failed":
+        if fails or requirement is not None:
             connection.execute(
                 sa.insert(verdicts).values(
                     id=f"v-{name}", turn_id=name, consultation_id=of, text_hash=text_hash(text), policy_version="p",
-                    purpose="live", passed=False, needs_review=True, verdict=verdict.model_dump(mode="json"),
+                    purpose="live", passed=not fails, needs_review=fails, verdict=verdict.model_dump(mode="json"),
                     simulated=simulated, created_at=ended,
                 )
             )  # fmt: skip
