@@ -21,6 +21,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
+from guidance_agent.core.batches.again import resubmit
 from guidance_agent.core.batches.applying import apply_results, results_of
 from guidance_agent.core.batches.collecting import collect, look
 from guidance_agent.core.batches.leases import BatchLease, LeaseGone, taken
@@ -287,6 +288,25 @@ class BatchProcessor:
         await self.resume(job_key)
         return await self.status(job_key)
 
+    async def resubmit(self, job_key: str, *, deadline: datetime | None = None) -> int:
+        """Send the items of a job once more that ended without an answer; return how many those are.
+
+        These are items that expired, failed for a reason that passes, or were answered in a form that cannot be used.
+        The kind's `apply` is called again with what becomes of them now. Other items stay as they are.
+
+        Args:
+            job_key: The job.
+            deadline: As in `submit`; the one that the job had is over.
+
+        Raises:
+            UnknownBatchError: there is no such job.
+            BatchRequestError: it was cancelled, or is of a kind that this processor does not know.
+        """
+        self._kind((await self.status(job_key)).kind)
+        count = await resubmit(self._parts, job_key, deadline)
+        await self.resume(job_key)
+        return count
+
     async def decide(self, batch_id: str, *, adopt: str | None = None) -> None:
         """Decide by hand about a batch of which it is not known whether the provider has it.
 
@@ -438,6 +458,10 @@ class SyncBatchProcessor:
     def wait(self, job_key: str, *, timeout: float | None = None) -> BatchStatus:
         """Do what `BatchProcessor.wait` does."""
         return self._loop.call(self._processor.wait(job_key, timeout=timeout))
+
+    def resubmit(self, job_key: str, *, deadline: datetime | None = None) -> int:
+        """Do what `BatchProcessor.resubmit` does."""
+        return self._loop.call(self._processor.resubmit(job_key, deadline=deadline))
 
     def cancel(self, job_key: str) -> BatchStatus:
         """Do what `BatchProcessor.cancel` does."""

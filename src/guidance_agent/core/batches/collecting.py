@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from guidance_agent.core.batches.accounts import Accounts
+from guidance_agent.core.batches.again import AGAIN, sent_again
 from guidance_agent.core.batches.answers import KnownItem, values_of
 from guidance_agent.core.batches.leases import BatchLease
 from guidance_agent.core.batches.states import BatchKind, Parts
@@ -35,7 +36,6 @@ from guidance_agent.llm.transports.batches.base import ProviderBatch, ResultRow,
 
 __all__ = ["close_collection", "collect", "has_schema", "look", "store"]
 
-_AGAIN = ("expired", "errored_retryable", "invalid")
 _SHOWN = 5
 _GONE = (
     "The provider has no such batch any more, or never had it. If its results were never read they are lost there; "
@@ -251,22 +251,23 @@ class _Reading:
         for name in new.keys() - known.keys():
             self._refuse("unknown", name)
         open_items = {name: item for name, item in known.items() if item is not None}
-        changes, calls = await asyncio.to_thread(self._values, open_items, new)
+        changes, calls, paid = await asyncio.to_thread(self._values, open_items, new)
         if changes:
-            await store(self._lease, changes, [ledger_row(call) for call in calls.values()])
+            await store(self._lease, changes, paid)
             self._parts.crash("collecting")
             if self._spans.is_on:
                 await asyncio.to_thread(self._spans.show, open_items, dict(changes), calls)
 
     def _values(
         self, items: Mapping[str, KnownItem], rows: Mapping[str, ResultRow]
-    ) -> tuple[list[tuple[str, JsonObject]], dict[str, ModelCall]]:
+    ) -> tuple[list[tuple[str, JsonObject]], dict[str, ModelCall], list[Row]]:
         changes = [
             (item.id, values_of(self._parts, self._kind, item, rows[name], route="batch"))
             for name, item in items.items()
         ]
-        calls = {name: self._accounts.call(item, rows[name]) for name, item in items.items()}
-        return changes, {name: call for name, call in calls.items() if call is not None}
+        made = ((name, self._accounts.call(item, rows[name])) for name, item in items.items())
+        calls = {name: call for name, call in made if call is not None}
+        return changes, calls, [ledger_row(call) for call in calls.values()]
 
     def _refuse(self, why: str, what: str) -> None:
         self._counts[why] += 1
@@ -372,26 +373,7 @@ async def close_collection(parts: Parts, lease: BatchLease, job: Job) -> None:
                 "reason": f"sent again after batch {row['number']}",
             },
         )
-        named = sa.case((table.outcome == "invalid", "invalid: "), else_=table.outcome + ": ")
-        connection.execute(
-            sa.update(batch_items)
-            .where(mine, again)
-            .values(
-                batch_id=new_id,
-                round=table.round + 1,
-                wire_id=table.id + "-" + sa.cast(table.round + 1, sa.String),
-                state="prepared",
-                reason=named + sa.func.coalesce(table.error, ""),
-                outcome=None,
-                result=None,
-                usage=None,
-                cost_usd=None,
-                interactive_usd=None,
-                error=None,
-                error_type=None,
-                collected_at=None,
-            )
-        )
+        connection.execute(sa.update(batch_items).where(mine, again).values(**sent_again(new_id)))
 
     values = {"state": "collected", "collected_at": at, "not_before": 0.0, "needs_person": False}
     lease.row |= await lease.within(write, values, before="ended")
@@ -416,10 +398,10 @@ def _goes_again(parts: Parts, lease: BatchLease, job: Job, route: Route) -> sa.C
     if route == "online":
         if lease.row["route"] == "online":
             return None
-        return table.outcome.in_((*_AGAIN, "canceled"))
+        return table.outcome.in_((*AGAIN, "canceled"))
     if job.late:
         return None
-    return sa.and_(table.outcome.in_(_AGAIN), table.round < parts.options.max_rounds)
+    return sa.and_(table.outcome.in_(AGAIN), table.round < parts.options.max_rounds)
 
 
 def _total(values: Any) -> float | None:

@@ -48,8 +48,11 @@ class BatchLease:
         return str(self.row["id"])
 
     def check(self) -> None:
-        """Raise `LeaseGone` unless nobody else can have the batch yet."""
-        if self._parts.clock.monotonic() >= self._valid_until:
+        """Raise `LeaseGone` unless nobody else can have the batch yet.
+
+        Two clocks are asked: the monotonic one stands still while a machine sleeps, the other one may be set.
+        """
+        if self._parts.clock.monotonic() >= self._valid_until or self._parts.now >= self.row["lease_until"]:
             raise LeaseGone(self.id)
 
     async def renew(self) -> None:
@@ -112,7 +115,8 @@ async def taken(
         ):
             return None
         # When the owner before was last alive is what an unclear submission is judged by.
-        return {**before, "owner": owner, "last_alive": before["lease_until"]}
+        until = now + parts.options.lease
+        return {**before, "owner": owner, "lease_until": until, "last_alive": before["lease_until"]}
 
     row = await parts.database.transaction(take)
     if row is None:

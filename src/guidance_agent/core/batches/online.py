@@ -1,13 +1,13 @@
 """After the deadline: what no batch has answered is asked interactively, at the interactive price, if that is allowed.
 
-An answer is stored as soon as those that were asked beside it are there. A process that dies in between has paid for
-these, at most `online_at_a_time` of them, and the next one asks them again: no provider takes back a call.
+Each answer is stored as soon as it is there. A process that dies has paid for those that were under way, at most
+`online_at_a_time`, and the next one asks them again: no provider takes back a call.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from guidance_agent.core.batches.answers import KnownItem, values_of
 from guidance_agent.core.batches.bodies import corrected, prepared_call
 from guidance_agent.core.batches.collecting import close_collection, has_schema, store
 from guidance_agent.core.batches.leases import BatchLease
-from guidance_agent.core.batches.states import Parts
+from guidance_agent.core.batches.states import BatchKind, Parts
 from guidance_agent.core.batches.submitting import Job
 from guidance_agent.core.batches.traces import trace_online
 from guidance_agent.core.batches.waiting import put_off
@@ -30,6 +30,8 @@ from guidance_agent.llm.transports.batches.base import ResultRow
 
 __all__ = ["answer_online", "cancel_prepared"]
 
+_PAGE = 200
+
 
 async def answer_online(parts: Parts, lease: BatchLease, job: Job) -> bool:
     """Ask what is open in a batch online; True where it has moved on."""
@@ -39,14 +41,12 @@ async def answer_online(parts: Parts, lease: BatchLease, job: Job) -> bool:
     await parts.gateway.prices_ready()
     try:
         while items := await _open_items(parts, lease.id):
-            lease.check()
-            rows = await asyncio.gather(*(_asked(parts, lease, job, item) for item in items))
-            changes = [
-                (item["id"], values_of(parts, kind, _known(item, lease.row["model"]), row, route="online"))
-                for item, row in zip(items, rows, strict=True)
-            ]
-            await store(lease, changes)
-            parts.crash("collecting")
+            waiting = iter(items)
+            askers = (_ask_all(parts, lease, job, kind, waiting) for _ in range(parts.options.online_at_a_time))
+            # Where one has failed, what the others have asked is paid for: they bring it home.
+            failures = [each for each in await asyncio.gather(*askers, return_exceptions=True) if each is not None]
+            if failures:
+                raise failures[0]
     except ConfigurationError as error:
         await put_off(parts, lease, error, before="submitted")
         return False
@@ -80,9 +80,21 @@ async def _open_items(parts: Parts, batch_id: str) -> list[Mapping[str, Any]]:
         )
         .where(table.batch_id == batch_id, table.state == "prepared")
         .order_by(table.position)
-        .limit(parts.options.online_at_a_time)
+        .limit(_PAGE)
     )
     return await parts.database.run(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
+
+
+async def _ask_all(
+    parts: Parts, lease: BatchLease, job: Job, kind: BatchKind, waiting: Iterator[Mapping[str, Any]]
+) -> None:
+    """Ask one item after the other, and store each answer at once."""
+    for item in waiting:
+        lease.check()
+        row = await _asked(parts, lease, job, item)
+        values = values_of(parts, kind, _known(item, lease.row["model"]), row, route="online")
+        await store(lease, [(item["id"], values)])
+        parts.crash("collecting")
 
 
 def _known(item: Mapping[str, Any], model: str) -> KnownItem:

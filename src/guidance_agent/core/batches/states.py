@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import sqlalchemy as sa
 from pydantic import BaseModel
@@ -20,6 +20,8 @@ from guidance_agent.core.clock import Clock, SystemClock
 from guidance_agent.core.database import Database
 from guidance_agent.llm.batch_request import BatchResult
 from guidance_agent.llm.gateway import ModelGateway
+from guidance_agent.llm.providers.base import ModelTraits
+from guidance_agent.llm.transports.batches.base import BatchPlace, BatchWire
 from guidance_agent.llm.transports.batches.registry import BatchWires
 from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
@@ -36,6 +38,7 @@ __all__ = [
     "JobState",
     "Lookup",
     "Parts",
+    "Provider",
     "ProviderBatchStatus",
     "no_crash",
 ]
@@ -154,6 +157,14 @@ class Parts:
     def now(self) -> float:
         """Seconds since the epoch."""
         return self.clock.now().timestamp()
+
+
+class Provider(NamedTuple):
+    """How the provider of a batch is spoken to, where it is, and what the batch's model can do."""
+
+    wire: BatchWire
+    place: BatchPlace
+    traits: ModelTraits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,18 +17,19 @@ from typing import Any, BinaryIO, NamedTuple
 
 import sqlalchemy as sa
 
+from guidance_agent.core.batches.again import halve, is_too_large
 from guidance_agent.core.batches.bodies import corrected, prepared_call
-from guidance_agent.core.batches.leases import BatchLease
-from guidance_agent.core.batches.states import Parts
+from guidance_agent.core.batches.late import settle_late
+from guidance_agent.core.batches.leases import BatchLease, LeaseGone
+from guidance_agent.core.batches.states import Parts, Provider
 from guidance_agent.core.batches.waiting import cause, put_off, put_off_until
 from guidance_agent.core.schema import batch_items, batch_jobs, provider_batches
 from guidance_agent.errors import ConfigurationError, ModelError, ModelNotFoundError
 from guidance_agent.llm.batch_request import request_from_json
 from guidance_agent.llm.messages import ModelRequest
-from guidance_agent.llm.providers.base import ModelTraits
 from guidance_agent.llm.transports.batches.base import BatchPlace, BatchWire, ProviderBatch, surely_not_accepted
 
-__all__ = ["Job", "Provider", "job_of", "provider_of", "submit"]
+__all__ = ["Job", "Provider", "job_of", "provider_of", "submit", "submitted"]
 
 _PAGE = 200
 _ENDED = ("ended", "collected", "applied")
@@ -44,14 +45,6 @@ class Job(NamedTuple):
     online_due: bool
     created_at: float
     traceparent: str | None
-
-
-class Provider(NamedTuple):
-    """How the provider of a batch is spoken to, where it is, and what the batch's model can do."""
-
-    wire: BatchWire
-    place: BatchPlace
-    traits: ModelTraits
 
 
 async def job_of(parts: Parts, lease: BatchLease) -> Job:
@@ -97,6 +90,9 @@ async def submit(parts: Parts, lease: BatchLease, job: Job) -> bool:
             provider = await provider_of(parts, lease)
             source = await _source(parts, lease, provider, file)
         except (ConfigurationError, ModelError, OSError) as error:
+            if is_too_large(error):
+                await halve(parts, lease, error)
+                return True
             # A file costs nothing and is no batch; only what is made of it must not be made twice.
             await put_off(parts, lease, error, before="submitting", after="prepared")
             return False
@@ -106,10 +102,17 @@ async def submit(parts: Parts, lease: BatchLease, job: Job) -> bool:
         try:
             batch = await provider.wire.create(provider.place, lease.id, source)
         except ModelError as error:
+            if is_too_large(error):
+                await halve(parts, lease, error)
+                return True
             await _failed(parts, lease, error)
             return False
     parts.crash("accepted")
-    await submitted(parts, lease, batch)
+    try:
+        await submitted(parts, lease, batch)
+    except LeaseGone:
+        await settle_late(parts, lease, provider, batch)
+        raise
     return True
 
 
