@@ -77,7 +77,7 @@ def _checks(
         yield first
     if settings is None:
         return
-    from guidance_agent.cli.checks import configuration, phoenix, services
+    from guidance_agent.cli.checks import configuration, limits, phoenix, services
 
     yield configuration.check_settings(settings, arguments)
     yield configuration.check_keys(settings, os.environ)
@@ -89,6 +89,7 @@ def _checks(
         yield configuration.check_cache(settings, os.environ)
     yield environment.check_data_folder(settings.data_dir)
     yield asyncio.run(services.check_database(settings, migrate=migrate))
+    yield asyncio.run(limits.check_limits(settings))
     judgements = asyncio.run(services.check_judgements(settings))
     if judgements is not None:
         yield judgements

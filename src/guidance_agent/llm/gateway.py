@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from guidance_agent.core.clock import Clock, SystemClock
 from guidance_agent.llm.attempts import try_call
 from guidance_agent.llm.caching import CacheHistory
+from guidance_agent.llm.call_metrics import CallMetrics
 from guidance_agent.llm.call_record import CallRecorder, Prices, UsageSink
 from guidance_agent.llm.endpoints import Resolved, qualified_name, resolve, resolve_async
 from guidance_agent.llm.limits import LimitStore
@@ -83,7 +84,7 @@ class ModelGateway:
         self.clock: Clock = clock or SystemClock()
         self.rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._environ = os.environ if environ is None else environ
-        self._sinks = tuple(sinks)
+        self._sinks = (*sinks, CallMetrics())
         self._prices: Prices = prices if prices is not None else PriceTable.load(settings.prices_file)
         self._responses = responses
         self._tracing = tracing
