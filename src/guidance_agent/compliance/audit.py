@@ -17,25 +17,33 @@ import asyncio
 import functools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from guidance_agent.compliance.audit_subjects import AuditPlan, AuditRun, AuditSubjects
+from guidance_agent.compliance.audit_subjects import KIND, AuditPlan, AuditRun, AuditSubjects
+from guidance_agent.compliance.audit_waiting import (
+    WaitingSubject,
+    examined_as_json,
+    examined_from_json,
+    has_failed_live,
+    locked_subject,
+    subjects_with_texts,
+)
 from guidance_agent.compliance.judge_answer import JudgeAnswer
 from guidance_agent.compliance.reply import Asked, Reply
 from guidance_agent.compliance.turn_judge import new_verdict, reply_of
-from guidance_agent.compliance.verdict import CheckResult, RulesRecord, Verdict
+from guidance_agent.compliance.verdict import Verdict
 from guidance_agent.core.batch_claims import BatchClaims
 from guidance_agent.core.batch_processing import BatchKind, BatchProcessor, BatchRequest, BatchResult
 from guidance_agent.core.batch_work import WorkStanding
 from guidance_agent.core.bulk import update_rows
 from guidance_agent.core.delivered_text import delivered_text
-from guidance_agent.core.schema import batch_claims, verdicts
-from guidance_agent.core.schema_audit import audit_runs, audit_turns
+from guidance_agent.core.schema import batch_claims
+from guidance_agent.core.schema_audit import audit_turns
 from guidance_agent.core.verdict_storing import StoringVerdict, store_together
-from guidance_agent.core.verdicts import AUDIT, LIVE
+from guidance_agent.core.verdicts import AUDIT
 
 if TYPE_CHECKING:
     from guidance_agent.compliance.rule_results import ExaminedText
@@ -43,28 +51,13 @@ if TYPE_CHECKING:
     from guidance_agent.core.clock import Clock
     from guidance_agent.core.database import Database
     from guidance_agent.core.delivered_text import DeliveredText
-    from guidance_agent.core.types import JsonObject
 
 __all__ = ["KIND", "MOST_ATTEMPTS", "AuditPlan", "AuditRounds", "AuditRun", "process_audit_results", "validate_batch"]
 
-KIND = "audit"
 MOST_ATTEMPTS = 3
 """In how many jobs a turn is sent whose item brought no answer."""
 
 _logger = logging.getLogger("guidance_agent.audit")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Subject:
-    """A turn of a run that waits: where its verdict belongs, and what the rules have said of it."""
-
-    id: str
-    run_id: str
-    turn_id: str
-    policy_version: str
-    attempts: int
-    examined: JsonObject | None
-    model: str
 
 
 class AuditRounds:
@@ -111,7 +104,7 @@ class AuditRounds:
 
     async def open_run(self, plan: AuditPlan) -> AuditRun | None:
         """Open a run by a plan; None where there is nothing to audit."""
-        version = await asyncio.to_thread(lambda: self._validator.policy_version)
+        version = await self._version()
         return await self.subjects.open_run(
             plan, model=plan.model or self._validator.model, policy_version=version, simulated_judge=self._simulated
         )
@@ -122,21 +115,26 @@ class AuditRounds:
         Raises:
             ConfigurationError: the judge cannot be called as things are set up.
         """
-        ready = sa.select(audit_turns.c.id).where(audit_turns.c.state == "waiting").order_by(audit_turns.c.turn_id)
+        version = await self._version()
+        here = sa.and_(audit_turns.c.state == "waiting", audit_turns.c.policy_version == version)
+        ready = sa.select(audit_turns.c.id).where(here).order_by(audit_turns.c.turn_id)
         return await self._claims.submit_ready(batches, KIND, ready, self._requests, model=self._validator.model)
 
     async def standing(self) -> WorkStanding:
-        """Return how the turns stand that are to be audited under the present policy."""
-        version = await asyncio.to_thread(lambda: self._validator.policy_version)
-        counts = await self.subjects.counts(version)
-        claimed = sa.exists().where(batch_claims.c.kind == KIND, batch_claims.c.subject_id == audit_turns.c.id)
-        query = sa.select(sa.func.count()).where(audit_turns.c.state == "waiting", claimed)
-        in_batches = await self._database.run(lambda connection: connection.execute(query).scalar_one())
-        waiting = sum(count for (state, _), count in counts.items() if state == "waiting")
-        stages = {"to be sent": max(0, waiting - in_batches), "in a batch": in_batches}
-        ended = {
-            outcome or "": count for (state, outcome), count in sorted(counts.items(), key=str) if state == "ended"
+        """Return how turns stand under the present policy, and how many are in a batch by whichever."""
+        version = await self._version()
+        row = audit_turns.c
+        claimed = sa.exists().where(batch_claims.c.kind == KIND, batch_claims.c.subject_id == row.id)
+        waiting = sa.select(sa.func.count()).where(row.state == "waiting")
+        queries = {
+            "to be sent": waiting.where(row.policy_version == version, ~claimed),
+            "in a batch": waiting.where(claimed),
         }
+
+        def read(connection: sa.Connection) -> dict[str, int]:
+            return {stage: connection.execute(query).scalar_one() for stage, query in queries.items()}
+
+        stages, ended = await self._database.run(read), await self.subjects.outcomes(version)
         unanswered = ended.get("unanswered", 0)
         return WorkStanding(
             waiting={name: count for name, count in stages.items() if count},
@@ -144,27 +142,33 @@ class AuditRounds:
             needs_person=[_told(unanswered)] if unanswered else [],
         )
 
+    async def _version(self) -> str:
+        return await asyncio.to_thread(lambda: self._validator.policy_version)
+
     async def _requests(self, subject_ids: Sequence[str]) -> Sequence[BatchRequest]:
         """Return the requests of subjects, in the order of their turns; what needs no judge is ended here."""
         made = []
         for first in range(0, len(subject_ids), 100):
             some = list(subject_ids[first : first + 100])
-            found = await self._database.run(functools.partial(_with_texts, subject_ids=some))
+            found = await self._database.run(functools.partial(subjects_with_texts, subject_ids=some))
             made += await self._requests_of(found)
         # The verdicts are applied in this order, and whoever locks several turns locks them in it.
         return [request for _, request in sorted(made, key=lambda pair: pair[0])]
 
     async def _requests_of(
-        self, found: Sequence[tuple[_Subject, DeliveredText | None]]
+        self, found: Sequence[tuple[WaitingSubject, DeliveredText | None]]
     ) -> list[tuple[str, BatchRequest]]:
         made, examined, ended = [], [], []
         for subject, shown in found:
+            if subject.policy_version != self._validator.policy_version:
+                # By another version of the program; what is asked here would be by this one's policy.
+                continue
             if shown is None or not shown.text.strip():
                 ended.append((subject, shown))
                 continue
             reply = reply_of(shown)
             said = await asyncio.to_thread(self._validator.replies.examine, reply)
-            examined.append((subject.id, {"examined": _examined_json(said)}))
+            examined.append((subject.id, {"examined": examined_as_json(said)}))
             ids = {"turn_id": subject.turn_id, "consultation_id": shown.consultation_id, "run_id": subject.run_id}
             request = await self._validator.batch_request(
                 reply, custom_id=subject.id, model=subject.model, metadata=ids
@@ -174,7 +178,7 @@ class AuditRounds:
         def write(connection: sa.Connection) -> None:
             update_rows(connection, audit_turns, examined)
             for subject, shown in ended:
-                if _waiting_subject(connection, subject.id) is None:
+                if locked_subject(connection, subject.id) is None:
                     continue
                 if shown is None:
                     self._end(connection, subject, "gone", error="The turn is not in the records any more.")
@@ -186,7 +190,7 @@ class AuditRounds:
 
     def _apply(self, connection: sa.Connection, result: BatchResult) -> None:
         """Carry one result over: a verdict, or that there is none yet."""
-        subject = _waiting_subject(connection, result.custom_id)
+        subject = locked_subject(connection, result.custom_id)
         if subject is None:
             return
         shown = delivered_text(connection, subject.turn_id)
@@ -206,18 +210,18 @@ class AuditRounds:
             verdict = replies.unreadable(reply, examined, why=why, asked=asked)
         self._store(connection, subject, verdict)
 
-    def _store(self, connection: sa.Connection, subject: _Subject, verdict: Verdict) -> None:
+    def _store(self, connection: sa.Connection, subject: WaitingSubject, verdict: Verdict) -> None:
         # It was asked by the policy of its run, which may be older than the one that is installed by now.
         verdict = verdict.model_copy(update={"policy_version": subject.policy_version})
         new = new_verdict(verdict, turn_id=subject.turn_id, purpose=f"{AUDIT}{subject.run_id}", reviewed=False)
-        if not verdict.passed and not _live_failed(connection, subject.turn_id):
+        if not verdict.passed and not has_failed_live(connection, subject.turn_id):
             new = replace(new, review="audit")
         storing = StoringVerdict(new, (), lambda *_: {}, lambda *_: {}, self._clock)
         (verdict_id,) = store_together(connection, [storing])
         outcome = "unreadable" if verdict.unreadable is not None else "passed" if verdict.passed else "failed"
         self._end(connection, subject, outcome, verdict_id=verdict_id, error=verdict.unreadable)
 
-    def _no_answer(self, connection: sa.Connection, subject: _Subject, result: BatchResult) -> None:
+    def _no_answer(self, connection: sa.Connection, subject: WaitingSubject, result: BatchResult) -> None:
         attempts = subject.attempts + 1
         error = result.error or result.outcome
         # Sent again as long as it may help; either way it is free to be claimed by whoever sends it.
@@ -229,7 +233,7 @@ class AuditRounds:
         change = sa.update(audit_turns).where(audit_turns.c.id == subject.id)
         connection.execute(change.values(attempts=attempts, error=f"{result.outcome}: {error}"))
 
-    def _end(self, connection: sa.Connection, subject: _Subject, outcome: str, **values: Any) -> None:
+    def _end(self, connection: sa.Connection, subject: WaitingSubject, outcome: str, **values: Any) -> None:
         # Read again under its lock before: nobody else has ended it.
         ended = {
             "state": "ended",
@@ -242,9 +246,9 @@ class AuditRounds:
         }
         update_rows(connection, audit_turns, [(subject.id, ended | values)])
 
-    def _examined(self, subject: _Subject, reply: Reply) -> ExaminedText:
+    def _examined(self, subject: WaitingSubject, reply: Reply) -> ExaminedText:
         """Return what the rules say: what they said when the request was made, where they are still the same."""
-        kept = None if subject.examined is None else _examined_of(subject.examined)
+        kept = None if subject.examined is None else examined_from_json(subject.examined)
         if kept is not None and kept.record.version == self._validator.replies.rules.version:
             return kept
         return self._validator.replies.examine(reply)
@@ -286,52 +290,3 @@ async def process_audit_results(rounds: AuditRounds, batches: BatchProcessor, ru
     await batches.resume()
     await rounds.advance(batches)
     return await rounds.subjects.run(run_id)
-
-
-_COLUMNS = [audit_turns.c[name] for name in ("id", "run_id", "turn_id", "policy_version", "attempts", "examined")]
-_WAITING = (
-    sa.select(*_COLUMNS, audit_runs.c.model)
-    .join(audit_runs, audit_runs.c.id == audit_turns.c.run_id)
-    .where(audit_turns.c.state == "waiting")
-)
-
-
-@functools.cache
-def _locked() -> sa.Select[Any]:
-    # Built once: building it costs more than running it.
-    return _WAITING.where(audit_turns.c.id == sa.bindparam("subject")).with_for_update(of=audit_turns)
-
-
-def _waiting_subject(connection: sa.Connection, subject_id: str) -> _Subject | None:
-    row = connection.execute(_locked(), {"subject": subject_id}).mappings().first()
-    return None if row is None else _Subject(**row)
-
-
-def _with_texts(connection: sa.Connection, subject_ids: Sequence[str]) -> list[tuple[_Subject, DeliveredText | None]]:
-    rows = connection.execute(_WAITING.where(audit_turns.c.id.in_(subject_ids))).mappings().all()
-    return [(_Subject(**row), delivered_text(connection, row["turn_id"])) for row in rows]
-
-
-def _live_failed(connection: sa.Connection, turn_id: str) -> bool:
-    """Whether the live verdict did not pass either: then a person has been asked already."""
-    query = sa.select(verdicts.c.passed).where(verdicts.c.turn_id == turn_id, verdicts.c.purpose == LIVE)
-    newest = connection.execute(query.order_by(verdicts.c.created_at.desc(), verdicts.c.id.desc()).limit(1)).scalar()
-    return newest is False
-
-
-def _examined_json(examined: ExaminedText) -> JsonObject:
-    return {
-        "discusses_decision": examined.discusses_decision,
-        "breaches": [breach.model_dump(mode="json") for breach in examined.breaches],
-        "record": examined.record.model_dump(mode="json"),
-    }
-
-
-def _examined_of(kept: JsonObject) -> ExaminedText:
-    from guidance_agent.compliance.rule_results import ExaminedText
-
-    return ExaminedText(
-        discusses_decision=kept["discusses_decision"],
-        breaches=tuple(CheckResult.model_validate(breach) for breach in kept["breaches"]),
-        record=RulesRecord.model_validate(kept["record"]),
-    )

@@ -17,11 +17,14 @@ import sqlalchemy as sa
 from guidance_agent.core.bulk import insert_or_change
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
-from guidance_agent.core.schema import turns
+from guidance_agent.core.schema import batch_claims, turns
 from guidance_agent.core.schema_audit import audit_runs, audit_turns
 from guidance_agent.errors import InputError, UnknownAuditError
 
-__all__ = ["AuditPlan", "AuditRun", "AuditSubjects", "in_sample"]
+__all__ = ["KIND", "AuditPlan", "AuditRun", "AuditSubjects", "in_sample"]
+
+KIND = "audit"
+"""The name of the kind of its batches."""
 
 _PAGE = 2_000
 _JUDGED = ("passed", "failed", "unjudged_needs_review")
@@ -154,16 +157,17 @@ class AuditSubjects:
         """Return the runs, the newest first, or the one with an id."""
         return await self._database.run(lambda connection: _runs(connection, run_id))
 
-    async def counts(self, policy_version: str) -> Mapping[tuple[str, str | None], int]:
-        """Return how many turns stand how under a policy: by state and outcome."""
+    async def outcomes(self, policy_version: str) -> Mapping[str, int]:
+        """Return how many turns ended how under a policy."""
         row = audit_turns.c
         query = (
-            sa.select(row.state, row.outcome, sa.func.count())
-            .where(row.policy_version == policy_version)
-            .group_by(row.state, row.outcome)
+            sa.select(row.outcome, sa.func.count())
+            .where(row.policy_version == policy_version, row.state == "ended")
+            .group_by(row.outcome)
+            .order_by(row.outcome)
         )
         rows = await self._database.run(lambda connection: connection.execute(query).all())
-        return {(state, outcome): count for state, outcome, count in rows}
+        return {outcome: count for outcome, count in rows}
 
     def _new(
         self, connection: sa.Connection, plan: AuditPlan, policy_version: str, *, simulated_too: bool
@@ -207,8 +211,17 @@ class AuditSubjects:
         ]
         if rows:
             connection.execute(insert, rows)
+            self._replace(connection, run)
         count = sa.select(sa.func.count()).where(audit_turns.c.run_id == run.id)
         return connection.execute(count).scalar_one()
+
+    def _replace(self, connection: sa.Connection, run: AuditRun) -> None:
+        """Forget what was to be asked about the run's turns by other policies, and was not sent yet."""
+        row, mine = audit_turns.c, audit_turns.alias("mine")
+        sent = sa.exists().where(batch_claims.c.kind == KIND, batch_claims.c.subject_id == row.id)
+        taken = sa.select(mine.c.turn_id).where(mine.c.run_id == run.id)
+        old = sa.and_(row.state == "waiting", row.policy_version != run.policy_version, row.turn_id.in_(taken), ~sent)
+        connection.execute(sa.delete(audit_turns).where(old))
 
     def _take_again(self, connection: sa.Connection, run: AuditRun) -> int:
         """Move what earlier runs could not audit under the same policy to this one."""

@@ -269,3 +269,22 @@ async def test_the_evidence_of_an_answer_shows_its_audits_and_still_holds(
     # No live verdict was given, so what the audit recorded is what is computed again.
     assert bundle["deterministic"]["outcome"] == "identical"
     assert is_sound(bundle)
+
+
+async def test_another_policy_asks_anew_and_leaves_nothing_to_be_asked_by_the_old_one(
+    runtime: Runtime, rounds: AuditRounds, batches: BatchProcessor
+) -> None:
+    await add_turn(runtime, "done")
+    first = await finish(rounds, batches, await validate_batch(rounds, batches))
+    await add_turn(runtime, "waits")
+    before = await rounds.open_run(AuditPlan())
+    assert before is not None
+    runtime.validator.replies.policy_version = "another"
+    del runtime.validator.policy_version
+    # What waits is not asked by this policy under the old one's name.
+    assert await rounds.advance(batches) == 0
+    run = await finish(rounds, batches, await validate_batch(rounds, batches))
+    assert (run.policy_version, run.turns) == ("another", 2)
+    assert (await rounds.subjects.run(before.id)).turns == 0
+    made = [(row.turn_id, row.policy_version) for row in await audits(runtime)]
+    assert sorted(made) == sorted([("done", first.policy_version), ("done", "another"), ("waits", "another")])
