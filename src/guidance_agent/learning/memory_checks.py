@@ -2,8 +2,8 @@
 
 A reflection stands in later prompts beside what the customer said. So it may only report: it begins with a word of
 reporting, the gate's rules find no breach in it, and every figure and every name in it stands in the observations that
-it names as evidence. Where the gate's rules cannot tell, the wording decides, because a report of a wish ("said that
-they want the whole pot") looks to them like a reply half the time.
+it names as evidence; a number or an address that identifies a person stands in none. Where the gate's rules cannot
+tell, the wording decides, because they know replies, and a report of a wish is none.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ LONGEST_REFLECTION = 240
 """Characters of a reflection at most: four memories stand in each prompt."""
 
 _SHORTEST = 15
+_RULES_OF_NAMES = ("known_name", "announced_name", "given_name", "label")
+"""A name may be remembered where the customer gave it; a number that identifies somebody may not."""
 _REPORTS = re.compile(r"(?:Said|Asked|Told|Mentioned|Repeated|Took|Confused|Explained|Described)\b")
 
 Breaches = Callable[[str, date], Sequence[str]]
@@ -73,7 +75,8 @@ class MemoryChecks:
 
     def __init__(self, breaches: Breaches) -> None:
         self._breaches = breaches
-        self._redactor = Redactor()
+        self._names = Redactor()
+        self._numbers = Redactor(without=_RULES_OF_NAMES)
 
     def examine(self, text: str, evidence: Sequence[str], *, on: date) -> tuple[MemoryFinding, ...]:
         """Return why a reflection is not remembered; nothing for one that is.
@@ -90,9 +93,11 @@ class MemoryChecks:
             quote = ", ".join(sorted(invented))
             found.append(MemoryFinding("figures", quote, "It states a figure that its evidence does not have."))
         said = {word for observation in evidence for word in words(observation)}
-        if strange := {name for name in self._redactor.names_in(text) if not said.issuperset(words(name))}:
+        if strange := {name for name in self._names.names_in(text) if not said.issuperset(words(name))}:
             quote = ", ".join(sorted(strange))
             found.append(MemoryFinding("personal_data", quote, "It names somebody whom its evidence does not name."))
+        if (redacted := self._numbers.redact(text)) != text:
+            found.append(MemoryFinding("personal_data", redacted, "It holds what identifies a person."))
         if not found:
             found += [
                 MemoryFinding(check, text, "The gate's rules find a breach.") for check in self._breaches(text, on)

@@ -99,7 +99,7 @@ async def answered(streams: Streams, customer: str) -> tuple[int, float]:
 
 
 async def test_recall_answers_for_more_with_reflections_than_without(customers: Streams) -> None:
-    """The figures of `specs/memory.md`."""
+    """The figures of `specs/memory-consolidation.md`."""
     assert await answered(customers, "before") == (8, 4.0)
     assert await answered(customers, "after") == (11, 7.5)
 
