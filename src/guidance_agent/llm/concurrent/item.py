@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -34,6 +35,7 @@ GivenRequest: TypeAlias = "BatchRequest | str | Sequence[Message | Mapping[str, 
 """A request, the user's words alone, or a conversation."""
 
 _LONGEST_WAIT = 60.0
+_NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
 
 
 class Tried(NamedTuple):
@@ -102,7 +104,7 @@ class ItemRunner:
                 request, custom_id, model=self._model, operation=self._config.operation, runs_tools=True
             )
             seconds = seconds if request.timeout is None else request.timeout
-            async with asyncio.timeout(seconds):
+            async with _NO_LIMIT if seconds is None else asyncio.timeout(seconds):
                 while True:
                     attempts += 1
                     try:
@@ -122,8 +124,8 @@ class ItemRunner:
                 )
                 error.__cause__ = fault
         metadata = {} if request is None else request.metadata
-        result = _result(custom_id, account, error, metadata=metadata, attempts=max(1, attempts))
-        return Tried(replace(result, elapsed=time.monotonic() - began), error)
+        elapsed = time.monotonic() - began
+        return Tried(_result(custom_id, account, error, metadata, max(1, attempts), elapsed), error)
 
     def _completed(self, given: GivenRequest, index: int) -> BatchRequest:
         """Return the request with what the whole batch has where it says nothing itself."""
@@ -211,7 +213,12 @@ def _end_of_system(messages: Sequence[Message]) -> int:
 
 
 def _result(
-    custom_id: str, account: _Account, error: Exception | None, *, metadata: Mapping[str, str], attempts: int
+    custom_id: str,
+    account: _Account,
+    error: Exception | None,
+    metadata: Mapping[str, str],
+    attempts: int,
+    elapsed: float,
 ) -> BatchResult:
     calls = [call for tried in account.calls for call in tried]
     completion = account.completion
@@ -235,6 +242,7 @@ def _result(
         error=None if error is None else str(error) or type(error).__name__,
         error_type=None if error is None else type(error).__name__,
         attempts=attempts,
+        elapsed=elapsed,
         metadata=metadata,
         route="online",
         simulated=bool(calls) and calls[-1].simulated,
