@@ -27,12 +27,14 @@ __all__ = [
     "OPERATIONS",
     "Amounts",
     "AuditSettings",
+    "CalculationSettings",
     "GateSettings",
     "JobSettings",
     "LimitSettings",
     "ModelLimits",
     "OperationSettings",
     "ProviderLimits",
+    "ProviderOptions",
     "ProviderSettings",
     "RefinementSettings",
     "ResponseCacheSettings",
@@ -50,6 +52,7 @@ Amounts = Literal["keep", "round", "hide"]
 """What redaction does about sums of money."""
 
 OPERATIONS = (
+    "calculation",
     "check_set",
     "completion",
     "doctor",
@@ -67,7 +70,7 @@ OPERATIONS = (
 )
 """What the package asks models for; each may have settings of its own under `operations`."""
 
-_CHAT = frozenset({"completion", "doctor", "embedding", "gate", "guidance", "reasoning", "refinement"})
+_CHAT = frozenset({"calculation", "completion", "doctor", "embedding", "gate", "guidance", "reasoning", "refinement"})
 """Operations that somebody waits for; names that are no operation of the package belong to them too."""
 
 
@@ -144,6 +147,24 @@ class LimitSettings(_Section):
     """How long work in the background may queue; calls that somebody waits for have their `retry.deadline`."""
 
 
+_Threshold = Literal["OFF", "BLOCK_NONE", "BLOCK_ONLY_HIGH", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_LOW_AND_ABOVE"]
+
+
+class ProviderOptions(_Section):
+    """What only some providers take; one that a provider does not take is an error when its model is asked for."""
+
+    seed: int | None = None
+    """The same seed and prompt give mostly the same answer."""
+    json_mode: bool | None = None
+    """Ask for JSON where a schema is wanted that the model cannot be held to; only for models that know the mode."""
+    safety: dict[str, _Threshold] = Field(default_factory=dict)
+    """From which probability on an answer is withheld, by category, such as `HARM_CATEGORY_HARASSMENT`."""
+    keep_alive: float | None = Field(default=None, ge=-1)
+    """Seconds that a model stays loaded after a call; -1 is for ever, 0 not at all."""
+    num_ctx: int | None = Field(default=None, ge=512)
+    """Tokens of context that a model is loaded with."""
+
+
 class ProviderSettings(_Section):
     """What differs from a provider's defaults. `wire` is needed for a provider the package does not know."""
 
@@ -153,6 +174,7 @@ class ProviderSettings(_Section):
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     retry: RetrySettings | None = None
     limits: ProviderLimits | None = None
+    options: ProviderOptions = ProviderOptions()
     cache_minimum_tokens: dict[str, int] = Field(default_factory=dict)
     context_window: dict[str, int] = Field(default_factory=dict)
     cache_keys: int | None = Field(default=None, ge=1, le=1_000)
@@ -245,6 +267,14 @@ _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,-]+")
 _Cron = Annotated[str, AfterValidator(_cron)]
 
 
+class CalculationSettings(_Section):
+    """Sums that a fast model has worked out by the pension calculators before an answer begins."""
+
+    enabled: bool = False
+    deadline: float = Field(default=3.0, gt=0)
+    """Seconds that the answer waits for the model's choice of sums."""
+
+
 class AuditSettings(_Section):
     """Which delivered answers are judged once more in batches by the nightly job, and by whom."""
 
@@ -328,6 +358,7 @@ class Settings(BaseSettings):
     enable_prompt_caching: bool = True
     reasoning_deadline: float = Field(default=2.0, gt=0)
     """Seconds after which the answer starts with the reasoning that has arrived by then."""
+    calculations: CalculationSettings = CalculationSettings()
     max_answer_tokens: int = Field(default=1024, ge=16, le=64_000)
     data_dir: _UserPath = Field(default_factory=_default_data_dir)
     database_url: str | None = Field(default=None, repr=False)

@@ -21,7 +21,8 @@ from guidance_agent.errors import ConfigurationError, InputError, TurnEndedError
 
 if TYPE_CHECKING:
     from guidance_agent.advisor.judgements import EarlierCorrections
-    from guidance_agent.advisor.turn_run import TurnPlan, TurnRun
+    from guidance_agent.advisor.turn_plan import TurnPlan
+    from guidance_agent.advisor.turn_run import TurnRun
     from guidance_agent.compliance.verdict import Verdict
     from guidance_agent.settings import Settings
 

@@ -8,21 +8,25 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from guidance_agent import __version__
+from guidance_agent.advisor.calculations import CALCULATION_TOKENS, CalculationStep, may_need_sums
 from guidance_agent.advisor.candidates import CandidateSupport
 from guidance_agent.advisor.consultations import find_consultation, profile_changes, recorded_history
 from guidance_agent.advisor.conversation import Conversation, emotional_tone, phase, read_conversation
 from guidance_agent.advisor.gated_answer import AnswerGate
 from guidance_agent.advisor.prompts import (
+    CalculationLine,
     FactLine,
     FigureLine,
     MemoryLine,
     TurnContext,
+    build_calculation_prompt,
     build_guidance_prompt,
     build_reasoning_prompt,
     build_refinement_prompt,
 )
-from guidance_agent.advisor.turn_run import FoundIds, TurnPlan
+from guidance_agent.advisor.turn_plan import FoundIds, TurnPlan
 from guidance_agent.advisor.turn_trace import share_turn
+from guidance_agent.calculators import PensionCalculators
 from guidance_agent.compliance.validation_trace import note_verdict, validation
 from guidance_agent.core.journal import Row
 from guidance_agent.core.schema import consultations, turns
@@ -31,6 +35,7 @@ from guidance_agent.errors import PromptTooLongError
 from guidance_agent.knowledge.loader import tax_year
 from guidance_agent.llm.messages import Message, ModelRequest
 from guidance_agent.llm.tokens import estimate_tokens
+from guidance_agent.llm.tools import specs_of, tool
 from guidance_agent.retrieval.found import RetrievalLimits
 
 if TYPE_CHECKING:
@@ -109,22 +114,33 @@ async def plan_turn(
             max_tokens=limit,
             operation=operation,
             use_cache=options.use_cache,
-            fallbacks=services.settings.fallbacks if operation != "reasoning" else (),
+            fallbacks=services.settings.fallbacks if operation not in ("reasoning", "calculation") else (),
             metadata=ids,
         )
 
-    def answer(notes: str | None) -> ModelRequest:
-        with_notes = context if notes is None else dataclasses.replace(context, reasoning=notes)
+    def answer(notes: str | None, sums: tuple[CalculationLine, ...]) -> ModelRequest:
+        if notes is None and not sums:
+            return without_notes
+        return whole_request(dataclasses.replace(context, reasoning=notes, calculations=sums))
+
+    def whole_request(with_notes: TurnContext) -> ModelRequest:
         messages = build_guidance_prompt(advisor, consultation.profile, conversation, with_notes, services.rules)
         return request("guidance", options.model, messages, services.settings.max_answer_tokens)
 
-    without_notes = answer(None)
+    without_notes = whole_request(context)
     _check_context_window(services, without_notes)
     reasoning = None
     if options.use_reasoning:
         services.gateway.traits(options.reasoning_model)
         messages = build_reasoning_prompt(advisor, consultation.profile, conversation, context, services.rules)
         reasoning = request("reasoning", options.reasoning_model, messages, REASONING_TOKENS)
+    sums = None
+    if services.settings.calculations.enabled and may_need_sums(conversation.question):
+        messages = build_calculation_prompt(advisor, consultation.profile, conversation, context, services.rules)
+        tools = [tool(each) for each in PensionCalculators(services.knowledge, today=today).tools]
+        asked = request("calculation", options.reasoning_model, messages, CALCULATION_TOKENS)
+        asked = dataclasses.replace(asked, tools=specs_of(tools))
+        sums = CalculationStep(asked, tools, services.settings.calculations.deadline)
 
     async def judge(text: str, is_complete: bool) -> Verdict:
         with validation(services.tracing, text, purpose="candidate") as span:
@@ -176,7 +192,8 @@ async def plan_turn(
         transcript=consultation.transcript,
         found=found_ids,
         reasoning=reasoning,
-        answer=lambda notes: without_notes if notes is None else answer(notes),
+        sums=sums,
+        answer=answer,
         memory_row=memory_row,
         gate=lambda: _gate(services, conversation.question, today),
         candidates=CandidateSupport(judge=judge, refine=refine),

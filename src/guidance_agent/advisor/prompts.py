@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARTS",
+    "CalculationLine",
     "FactLine",
     "FigureLine",
     "MemoryLine",
     "ReleasedRule",
     "ReleasedRules",
     "TurnContext",
+    "build_calculation_prompt",
     "build_guidance_prompt",
     "build_guidance_prompt_cached",
     "build_reasoning_prompt",
@@ -94,6 +96,15 @@ class MemoryLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalculationLine:
+    """A sum that was worked out for this turn: the calculator, what it was given and what it returned, as JSON."""
+
+    name: str
+    arguments: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnContext:
     """Everything that varies with the turn, besides the conversation and the question."""
 
@@ -109,6 +120,7 @@ class TurnContext:
     phase: Phase | None = None
     tone: EmotionalTone | None = None
     reasoning: str | None = None
+    calculations: tuple[CalculationLine, ...] = ()
 
 
 def stable_parts(
@@ -133,8 +145,9 @@ def build_guidance_prompt(
     """Return the whole prompt of one answer."""
     last = _render(
         "question.md.j2",
-        turn_context=_context_text(_without_notes(context)),
+        turn_context=_context_text(_as_found(context)),
         reasoning=context.reasoning,
+        calculations=context.calculations,
         question=conversation.question,
     )
     return (*stable_parts(advisor, customer, rules), *_history(conversation.history), Message("user", last))
@@ -148,11 +161,29 @@ def build_reasoning_prompt(
     rules: ReleasedRules | None = None,
 ) -> tuple[Message, ...]:
     """Return the prompt of the private notes: the same parts and context, another last instruction."""
-    last = _render(
-        "reasoning_question.md.j2",
-        turn_context=_context_text(_without_notes(context)),
-        question=conversation.question,
-    )
+    return _build_prompt("reasoning_question.md.j2", advisor, customer, conversation, context, rules)
+
+
+def build_calculation_prompt(
+    advisor: AdvisorProfile,
+    customer: JsonObject,
+    conversation: Conversation,
+    context: TurnContext,
+    rules: ReleasedRules | None = None,
+) -> tuple[Message, ...]:
+    """Return the prompt that asks which sums to work out: the same parts and context, another last instruction."""
+    return _build_prompt("calculation_question.md.j2", advisor, customer, conversation, context, rules)
+
+
+def _build_prompt(
+    template: str,
+    advisor: AdvisorProfile,
+    customer: JsonObject,
+    conversation: Conversation,
+    context: TurnContext,
+    rules: ReleasedRules | None,
+) -> tuple[Message, ...]:
+    last = _render(template, turn_context=_context_text(_as_found(context)), question=conversation.question)
     return (*stable_parts(advisor, customer, rules), *_history(conversation.history), Message("user", last))
 
 
@@ -230,8 +261,9 @@ def _customer_part(canonical: str) -> str:
     return _render("customer.md.j2", customer=json.loads(canonical))
 
 
-def _without_notes(context: TurnContext) -> TurnContext:
-    return context if context.reasoning is None else replace(context, reasoning=None)
+def _as_found(context: TurnContext) -> TurnContext:
+    """The context before notes and sums, which is rendered once for all prompts of a turn."""
+    return replace(context, reasoning=None, calculations=()) if context.reasoning or context.calculations else context
 
 
 @functools.lru_cache(maxsize=64)

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from guidance_agent.advisor.candidates import Candidate, Draft, better_of, next_step
 from guidance_agent.advisor.events import AnswerEnd
 from guidance_agent.advisor.gated_answer import GatedAnswer
-from guidance_agent.advisor.turn_run import TurnPlan, TurnRun, answer_end
+from guidance_agent.advisor.turn_plan import TurnPlan
+from guidance_agent.advisor.turn_run import TurnRun, answer_end
 from guidance_agent.compliance.safe_answer import safe_answer
 from guidance_agent.compliance.turn_judge import CUT_OFF, new_verdict
 from guidance_agent.compliance.verdict import Verdict
@@ -53,7 +54,7 @@ class RefinedRun(TurnRun):
         self._is_safe_answer = False
 
     async def _answer(self, notes: str | None) -> None:
-        settings, first = self._services.settings.refinement, self.plan.answer(notes)
+        settings, first = self._services.settings.refinement, self.plan.answer(notes, self._sums)
         number, candidate = 0, await self._candidate(0, first)
         while (step := next_step(candidate, number, settings)) == "refine":
             number += 1

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from guidance_agent.core.memory import MemoryStream
     from guidance_agent.core.records import Records
     from guidance_agent.core.verdicts import VerdictRecords
+    from guidance_agent.knowledge.loader import Knowledge
     from guidance_agent.llm.gateway import ModelGateway
     from guidance_agent.retrieval.retriever import Retriever
     from guidance_agent.settings import Settings
@@ -43,6 +44,7 @@ class AdvisorServices(Protocol):
     memory: MemoryStream
     rules: ReleasedRules
     gates: Gatekeeper
+    knowledge: Knowledge
     model: str
     reasoning_model: str
     simulated: bool

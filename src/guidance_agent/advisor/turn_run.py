@@ -18,9 +18,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from guidance_agent.advisor.events import (
     AnswerEnd,
@@ -33,7 +31,7 @@ from guidance_agent.advisor.events import (
     TurnStarted,
     TurnTiming,
 )
-from guidance_agent.advisor.gated_answer import AnswerGate, GatedAnswer
+from guidance_agent.advisor.gated_answer import GatedAnswer
 from guidance_agent.advisor.outbox import Outbox
 from guidance_agent.core.schema import gate_actions, memories
 from guidance_agent.core.text import TextCleaner
@@ -49,64 +47,18 @@ from guidance_agent.errors import (
     ModelTimeoutError,
     TurnInProgressError,
 )
-from guidance_agent.llm.messages import ModelCall, ModelRequest
+from guidance_agent.llm.messages import ModelCall
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from guidance_agent.advisor.candidates import CandidateSupport
+    from guidance_agent.advisor.prompts import CalculationLine
     from guidance_agent.advisor.services import AdvisorServices
+    from guidance_agent.advisor.turn_plan import TurnPlan
     from guidance_agent.advisor.turn_trace import TurnTrace
-    from guidance_agent.core.journal import Row
     from guidance_agent.llm.gateway import ModelStream
 
-__all__ = ["FoundIds", "TurnPlan", "TurnRun", "answer_end"]
+__all__ = ["TurnRun", "answer_end"]
 
 _logger = logging.getLogger("guidance_agent.advisor")
-
-
-class FoundIds(NamedTuple):
-    """Ids of what was found for a question."""
-
-    facts: tuple[str, ...] = ()
-    cases: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
-    memories: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnPlan:
-    """Everything that is decided before a turn begins.
-
-    Attributes:
-        opening: Rows that put the turn on record.
-        continues: Number of the turn in a consultation that is on record already; None for a new one.
-        transcript: Fingerprint of the consultation's transcript before this turn.
-        reasoning: The request for the private notes; None for none.
-        answer: Makes the request for the answer from the notes.
-        gate: Says how the gate of an answer is made.
-        candidates: What it takes to judge and refine the answer before it is shown.
-        memory_row: Makes the row of the memory that the turn leaves behind from the time of its end.
-        started: Monotonic time of the call.
-        simulated: Whether the model is known to be the simulator.
-    """
-
-    turn_id: str
-    consultation_id: str
-    customer_id: str
-    question: str
-    model: str
-    opening: tuple[tuple[sa.Table, Row], ...]
-    continues: int | None
-    transcript: str
-    found: FoundIds
-    reasoning: ModelRequest | None
-    answer: Callable[[str | None], ModelRequest]
-    memory_row: Callable[[datetime], Row]
-    gate: Callable[[], AnswerGate]
-    candidates: CandidateSupport
-    started: float
-    simulated: bool
 
 
 def answer_end(gated: GatedAnswer, stream: ModelStream) -> AnswerEnd | None:
@@ -141,6 +93,7 @@ class TurnRun:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._simulated = plan.simulated
         self._reasoning: list[str] = []
+        self._sums: tuple[CalculationLine, ...] = ()
         self._stream: ModelStream | None = None
         self._calls: list[ModelCall] = []
         self._first_token: float | None = None
@@ -256,7 +209,7 @@ class TurnRun:
         try:
             async with asyncio.timeout(self._timeouts.turn) as self._deadline:
                 self._announce()
-                await self._answer(await self._reason())
+                await self._answer(await self._prepared())
         except ModelError as error:
             self.exception = error
         except TimeoutError:
@@ -312,6 +265,20 @@ class TurnRun:
             )
         )
 
+    async def _prepared(self) -> str | None:
+        """Make the private notes, and work sums out meanwhile; returns the notes."""
+        if (step := self.plan.sums) is None:
+            return await self._reason()
+        async with asyncio.TaskGroup() as group:
+            notes = group.create_task(self._reason())
+            sums = group.create_task(step.run(self._services.gateway, self._services.tracing))
+        self._sums, call = sums.result()
+        self._calls += [] if call is None else [call]
+        if self._sums:
+            worked_out = [dataclasses.asdict(line) for line in self._sums]
+            self.outbox.change().turn_values["calculations"] = worked_out
+        return notes.result()
+
     async def _reason(self) -> str | None:
         """Stream the private notes; the answer goes on with what has arrived when they fail or take too long."""
         if self.plan.reasoning is None:
@@ -340,7 +307,7 @@ class TurnRun:
             )
 
     async def _answer(self, notes: str | None) -> None:
-        await self._read_answer(self._services.gateway.stream(self.plan.answer(notes)), self._gated)
+        await self._read_answer(self._services.gateway.stream(self.plan.answer(notes, self._sums)), self._gated)
         self._answer_ended = True
 
     async def _read_answer(self, stream: ModelStream, gated: GatedAnswer) -> None:

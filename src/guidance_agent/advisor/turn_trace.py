@@ -21,7 +21,8 @@ from guidance_agent.tracing.tracer import NO_TRACING, Current, Tracing
 if TYPE_CHECKING:
     from guidance_agent.advisor.events import AnswerEnd, TurnTiming
     from guidance_agent.advisor.outbox import Outbox
-    from guidance_agent.advisor.turn_run import TurnPlan, TurnRun
+    from guidance_agent.advisor.turn_plan import TurnPlan
+    from guidance_agent.advisor.turn_run import TurnRun
     from guidance_agent.compliance.gate import Question
     from guidance_agent.core.types import CustomerProfile
     from guidance_agent.llm.model_stream import ModelStream

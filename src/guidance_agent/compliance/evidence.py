@@ -106,6 +106,7 @@ def _bundle(recorded: RecordedTurn, knowledge: Knowledge) -> JsonObject:
             "rules": _rows(recorded.rules),
         },
         "private_notes": turn["reasoning"],
+        "calculations": turn["calculations"] or [],
         "calls": _rows(recorded.calls),
         "cost": _cost(recorded.calls),
         "answer": answer,

@@ -96,6 +96,7 @@ turns = sa.Table(
     sa.Column("error", StoredText, nullable=True),
     sa.Column("judgement", sa.String(32), nullable=True),
     sa.Column("reasoning", StoredText, nullable=True),
+    sa.Column("calculations", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("context", sa.JSON, nullable=False),
     sa.Column("timing", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("traceparent", sa.String(64), nullable=True),

@@ -36,7 +36,7 @@ __all__ = [
 
 Value: TypeAlias = str | bool | int | float | Sequence[str] | Sequence[int] | Sequence[float] | None
 Attributes: TypeAlias = Mapping[str, Value]
-SpanKind = Literal["AGENT", "CHAIN", "EMBEDDING", "EVALUATOR", "GUARDRAIL", "LLM", "RETRIEVER"]
+SpanKind = Literal["AGENT", "CHAIN", "EMBEDDING", "EVALUATOR", "GUARDRAIL", "LLM", "RETRIEVER", "TOOL"]
 Outcome = Literal["completed", "closed_early", "cancelled", "failed", "truncated"]
 
 LONGEST_KEPT = 33_024

@@ -23,6 +23,7 @@ from guidance_agent.core.clock import SystemClock
 from guidance_agent.errors import ModelError
 from guidance_agent.llm.messages import Message, ModelRequest, ToolSpec
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
+from guidance_agent.settings import CalculationSettings
 from guidance_agent.tracing import NEW_TRACE, SpanContext
 from guidance_agent.tracing.preparing import FinishedSpan
 from guidance_agent.tracing.setup import resource_of
@@ -118,6 +119,19 @@ async def answers(traced: Traced, janet: CustomerProfile) -> None:
     await whole(traced, janet, use_reasoning=False)
 
 
+async def sums(traced: Traced, janet: CustomerProfile) -> None:
+    """A turn with a sum that was worked out before it."""
+    usual = traced.runtime.settings
+    counting = usual.model_copy(update={"calculations": CalculationSettings(enabled=True)})
+    traced.runtime.settings = counting
+    script = Script(tool="tax_free_part", arguments={"pot": "40000"})
+    traced.simulator.faults.add(Fault(kind="script", model="haiku", script=script))
+    traced.author("Some draw an income.")
+    question = {"presenting_question": "How much of 40,000 pounds is tax-free?"}
+    await whole(traced, janet.model_copy(update=question), use_reasoning=False)
+    traced.runtime.settings = usual
+
+
 async def calls(traced: Traced) -> None:
     """Calls of a program's own."""
     gateway, faults = traced.runtime.gateway, traced.simulator.faults
@@ -207,6 +221,7 @@ async def spans(
     }
     async with open_traced(**settings) as traced:
         await answers(traced, janet)
+        await sums(traced, janet)
         await calls(traced)
         await judgements(traced, janet)
         await jobs(traced)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from guidance_agent.advisor.conversation import Conversation, Entry
 from guidance_agent.advisor.prompts import (
     PARTS,
+    CalculationLine,
     FactLine,
     FigureLine,
     MemoryLine,
@@ -194,6 +195,7 @@ def test_what_varies_with_the_turn_stands_in_the_last_message_only() -> None:
         phase=marks["phase"],  # type: ignore[arg-type]
         tone=marks["tone"],  # type: ignore[arg-type]
         reasoning=marks["reasoning"],
+        calculations=(CalculationLine(name="n", arguments="a", result=marks["calculations"]),),
     )
     customer = customer_of("x", customer_id="mark-customer-id")
     conversation = Conversation(said("mark-asked", "mark-answered"), marks["question"])

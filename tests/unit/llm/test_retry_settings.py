@@ -80,7 +80,10 @@ def test_all_sections_may_stand_in_one_variable(monkeypatch: pytest.MonkeyPatch)
     ("operations", "said"),
     [
         ({"reasonning": {"retry": {"max_attempts": 1}}}, "'reasonning' is no operation. Did you mean 'reasoning'?"),
-        ({"anthropic": {}}, "Use one of check_set, completion, doctor, embedding, gate, guidance, importance, judge, "),
+        (
+            {"anthropic": {}},
+            "Use one of calculation, check_set, completion, doctor, embedding, gate, guidance, importance, ",
+        ),
         ({"reasoning": {"retry": {"max_attemps": 1}}}, "operations.reasoning.retry.max_attemps"),
         ({"reasoning": {"max_attempts": 1}}, "operations.reasoning.max_attempts"),
         ({"reasoning": {"retry": {"max_attempts": 0}}}, "operations.reasoning.retry.max_attempts"),
