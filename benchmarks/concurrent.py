@@ -1,8 +1,8 @@
 """What many whole answers at once cost, beside other clients: `python -m benchmarks.run --only concurrent`.
 
 Every client runs in a process of its own, one after the other, against one provider that only waits
-(`benchmarks/whole_answers.py`). The floor is raw aiohttp: the same requests, and nothing but the text taken out. `python -m benchmarks.concurrent CLIENT
-ADDRESS COUNT` is such a process; it prints a line of JSON for each round.
+(`benchmarks/whole_answers.py`). The floor is raw aiohttp: the same requests, and nothing but the text taken out.
+`python -m benchmarks.concurrent CLIENT ADDRESS COUNT` is such a process; it prints a line of JSON for each round.
 """
 
 from __future__ import annotations
