@@ -32,6 +32,7 @@ from benchmarks import (
     model_door,
     pages,
     peers,
+    reflection,
     resume,
     retrieval,
     startup,
@@ -59,6 +60,7 @@ GROUPS: dict[str, Callable[..., Sequence[Any]]] = {
     "tracing": tracing.run,
     "batches": batches.run,
     "batch_kills": batch_kills.run,
+    "reflection": reflection.run,
 }
 NOTES: dict[str, Callable[[], str]] = {
     "peers": peers.versions,

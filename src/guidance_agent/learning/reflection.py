@@ -14,6 +14,7 @@ checks (`rule_checks.py`), the check set and a person stand after it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -89,7 +90,7 @@ class ReflectionStep(Generic[Answer]):
             messages=messages,
             max_tokens=_ANSWER_TOKENS,
             operation=self.operation,
-            response_schema=structured.answer_schema(self.output),
+            response_schema=_schema(self.output),
             metadata=dict(ids),
         )
 
@@ -100,6 +101,11 @@ class ReflectionStep(Generic[Answer]):
     async def ask(self, gateway: ModelGateway, request: ModelRequest) -> StructuredCompletion[Answer]:
         """Ask now. Raises `StructuredOutputError` for what cannot be read, another `ModelError` for what failed."""
         return await structured.complete(gateway, request, output=self.output)
+
+
+@functools.cache
+def _schema(output: type[BaseModel]) -> Mapping[str, Any]:
+    return structured.answer_schema(output)
 
 
 REFLECT = ReflectionStep(name="reflect", operation="reflection", output=Reflection)

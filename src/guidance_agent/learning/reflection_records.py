@@ -288,7 +288,7 @@ class ReflectionRecords:
         surest = sorted(known, key=lambda rule: (rule.status != "released", -rule.confidence, rule.id))
         return tuple(rule.text for rule in surest[:_RULES_SHOWN])
 
-    def _opened(self, connection: sa.Connection, failure: Failure) -> int:
+    def _opened(self, connection: sa.Connection, failure: Failure) -> bool:
         row: dict[str, Any] = {
             "id": self._clock.new_id("reflection"),
             "turn_id": failure.turn_id,
@@ -303,7 +303,8 @@ class ReflectionRecords:
         }
         # Two processes that begin at once find the same row, because only one of them can insert it.
         insert = insert_or_change(connection.dialect.name, reflections).values(row)
-        return connection.execute(insert.on_conflict_do_nothing(index_elements=["turn_id"])).rowcount
+        inserted = insert.on_conflict_do_nothing(index_elements=["turn_id"]).returning(reflections.c.id)
+        return connection.execute(inserted).first() is not None
 
     def _moved(self, connection: sa.Connection, standing: Standing, values: dict[str, Any]) -> Standing:
         ended = {"ended_at": self._clock.now()} if values.get("stage") == "ended" else {}

@@ -93,7 +93,8 @@ class RuleFeedback:
     def _write(self, connection: sa.Connection, turn_id: str, outcomes: dict[str, FeedbackOutcome]) -> int:
         row = {"turn_id": turn_id, "kind": _LESSON, "result": outcomes, "created_at": self._clock.now()}
         insert = insert_or_change(connection.dialect.name, turn_lessons).values(row)
-        if not connection.execute(insert.on_conflict_do_nothing()).rowcount:
+        inserted = insert.on_conflict_do_nothing().returning(turn_lessons.c.turn_id)
+        if connection.execute(inserted).first() is None:
             return 0
         # In one order for all processes, because each rule is locked until the transaction ends.
         for rule_id in sorted(outcomes):
