@@ -50,11 +50,11 @@ def run(
     since: period.Since = None,
     until: period.Until = None,
     share: Annotated[
-        float,
-        typer.Option("--share", min=0.0, max=1.0, help="Which part of the answers; a larger one holds the smaller."),
-    ] = 1.0,
+        float | None,
+        typer.Option("--share", min=0.0, max=1.0, help="Which part of the answers; otherwise the setting audit.share."),
+    ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="MODEL", help="The judge; otherwise the usual one.")
+        str | None, typer.Option("--model", "-m", metavar="MODEL", help="The judge; otherwise the setting audit.model.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most so many answers, the oldest first.")
@@ -75,15 +75,16 @@ def run(
     from guidance_agent.core.clock import SystemClock
 
     now = SystemClock().now()
+    first, after = period.first_moment(since, now), period.moment_after(until, now)
+    settings = options.load_settings(data_dir=data_dir)
     plan = AuditPlan(
-        share=share,
-        since=period.first_moment(since, now),
-        until=period.moment_after(until, now),
-        model=model,
+        share=settings.audit.share if share is None else share,
+        since=first,
+        until=after,
+        model=model or settings.audit.model,
         limit=limit,
         retry=retry,
     )
-    settings = options.load_settings(data_dir=data_dir)
 
     async def work() -> ExitCode:
         from guidance_agent import Runtime

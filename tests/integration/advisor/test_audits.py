@@ -18,7 +18,7 @@ from guidance_agent.compliance.evidence import evidence_of_turn, is_sound
 from guidance_agent.compliance.reviewing import ReviewDesk
 from guidance_agent.compliance.turn_judge import reply_of
 from guidance_agent.core.batch_processing import BatchProcessor
-from guidance_agent.core.batches.bodies import prepared_call
+from guidance_agent.core.batches.bodies import prepared_call, shared_prefix
 from guidance_agent.core.reviews import ReviewRecords
 from guidance_agent.core.schema import audit_turns, batch_items, reviews, turn_events, turns, verdicts
 from guidance_agent.llm.batch_request import request_from_json
@@ -115,6 +115,8 @@ async def test_the_body_is_the_one_of_an_interactive_call(
     finally:
         await wires.aclose()
     assert row["params" if wire == "anthropic" else "body"] == simulator.requests[-1].body
+    # What is the same for every answer is read from the cache.
+    assert shared_prefix(call) is not None
 
 
 async def test_a_failed_audit_of_what_had_passed_asks_a_person_once(

@@ -126,10 +126,13 @@ def test_personal_data_is_told_where_it_was_asked_for_only(audit: Audit, tmp_pat
 
 
 @pytest.mark.usefixtures("delivered")
-def test_a_part_is_audited_first_and_the_rest_later(audit: Audit) -> None:
+def test_a_part_is_audited_first_and_the_rest_later(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert in_json(audit("run", "--limit", "1", "--wait", "20", "--json"))["run"]["turns"] == 1
     assert in_json(audit("run", "--until", "2026-11-09", "--wait", "20", "--json"))["run"]["turns"] == 1
     assert in_json(audit("run", "--share", "0", "--wait", "20", "--json"))["run"] is None
+    monkeypatch.setenv("GUIDANCE_AUDIT__SHARE", "0")
+    assert in_json(audit("run", "--json"))["run"] is None
+    monkeypatch.setenv("GUIDANCE_AUDIT__SHARE", "1")
     assert in_json(audit("run", "--wait", "20", "--json"))["run"]["turns"] == 1
     assert len(in_json(audit("report", "--json"))["runs"]) == 3
 
