@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from guidance_agent.errors import BatchRequestError
 from guidance_agent.llm.messages import FinishReason, Message, ModelRequest, ToolCall, ToolSpec, Usage
+from guidance_agent.llm.schema_check import schema_fault
 from guidance_agent.llm.structured import answer_schema
 from guidance_agent.llm.tool_runs import ToolRun
 from guidance_agent.llm.tools import AnyTool, specs_of
@@ -83,8 +84,8 @@ class BatchResult:
         success: Whether there is an answer, and it is what was asked for.
         outcome: What became of it, in one word.
         response: The answer's text; None where there is none.
-        parsed: The answer as the pydantic model of its kind; where only a schema was given, the JSON object that it is,
-            held to the schema by the provider alone.
+        parsed: The answer as the pydantic model of its kind; where only a schema was given, the JSON object that
+            satisfies it.
         tool_calls_made: What the model asked to be called.
         tool_execution_history: The calls that were carried out; a provider's batch API carries nothing out.
         usage: Tokens of the last attempt; in a concurrent batch, of all its calls.
@@ -165,6 +166,8 @@ def model_request(
     if request.system_prompt is not None:
         messages.insert(0, Message("system", request.system_prompt, part="instructions"))
     schema = request.response_schema
+    if isinstance(schema, Mapping) and (fault := schema_fault(schema)) is not None:
+        raise BatchRequestError(f"The schema of the request {custom_id!r} is none: it {fault}. Correct it.")
     return ModelRequest(
         model=name,
         messages=tuple(messages),

@@ -19,7 +19,7 @@ from guidance_agent.errors import BatchRequestError, UnknownBatchError
 from guidance_agent.llm.transports.batches.anthropic import AnthropicBatches
 from guidance_agent.llm.transports.batches.base import ProviderBatch
 from guidance_agent.llm.transports.batches.openai import OpenAIBatches
-from guidance_agent.provider_simulator import Fault, ProviderSimulator
+from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 from tests.integration.core.batch_desk import APPLIES, MODELS, applied, options, requests
 from tests.integration.core.batch_fixtures import open_processor, processor, provider, seen
 
@@ -218,3 +218,37 @@ async def test_a_process_that_ends_while_it_asks_online_loses_only_what_was_unde
     assert len(asked) == 9
     count = sa.select(sa.func.count()).select_from(model_calls).where(model_calls.c.transport == "batch")
     assert await database.run(lambda connection: connection.execute(count).scalar_one()) == 0
+
+
+STARS = {"type": "object", "properties": {"stars": {"$ref": "#/$defs/stars"}}, "$defs": {"stars": {"type": "integer"}}}
+
+
+@each_wire
+async def test_an_answer_is_held_to_the_schema_of_its_request(
+    processor: BatchProcessor, provider: ProviderSimulator, wire: str
+) -> None:
+    provider.faults.add(
+        Fault(kind="script", operation="batches.item", script=Script(text='{"stars": "four"}')),
+        Fault(kind="script", operation="batches.item", times=None, script=Script(text='{"stars": 4}')),
+    )
+    asked = requests(1, response_schema=STARS)
+    handle = await processor.submit(asked, model=MODELS[wire])
+    status = await processor.wait(handle.job_key, timeout=20)
+    (result,) = [each async for each in processor.results(handle.job_key)]
+    assert (result.parsed, result.attempts, status.batches[0].counts) == ({"stars": 4}, 2, {"invalid": 1})
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"type": "objekt"}, "objekt"),
+        ({"$ref": "https://example.org/schema.json"}, "not in it"),
+        ({"$ref": "#/$defs/stars"}, "not in it"),
+    ],
+)
+async def test_a_schema_that_is_none_is_refused_before_anything_is_sent(
+    processor: BatchProcessor, schema: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(BatchRequestError, match=told):
+        await processor.submit(requests(1, response_schema=schema), model=MODELS["openai"])

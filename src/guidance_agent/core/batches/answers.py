@@ -15,7 +15,7 @@ from guidance_agent.errors import StructuredOutputError
 from guidance_agent.llm.batch_request import BatchResult, Route
 from guidance_agent.llm.messages import Completion, ModelCall, Timing, ToolCall, Usage
 from guidance_agent.llm.reasoning_filter import separated
-from guidance_agent.llm.structured import read_answer, read_object
+from guidance_agent.llm.structured import read_answer, read_as, read_object
 from guidance_agent.llm.transports.base import RawCompletion
 from guidance_agent.llm.transports.batches.base import ResultRow
 
@@ -26,7 +26,7 @@ _NOTHING: JsonObject = {}
 
 
 class KnownItem(NamedTuple):
-    """An item that a row of results is about."""
+    """An item that a row of results is about; `schema` where an answer is to be held to it here."""
 
     id: str
     custom_id: str
@@ -34,6 +34,7 @@ class KnownItem(NamedTuple):
     has_schema: bool
     spent_usd: float
     metadata: Mapping[str, str] | None = None
+    schema: Mapping[str, Any] | None = None
 
 
 def values_of(parts: Parts, kind: BatchKind, item: KnownItem, row: ResultRow, *, route: Route) -> JsonObject:
@@ -77,7 +78,7 @@ def values_of(parts: Parts, kind: BatchKind, item: KnownItem, row: ResultRow, *,
         }
     if item.has_schema and not row.answer.tool_calls:
         try:
-            _parsed(kind, _completion(item, row.answer, kind.name, values["collected_at"]))
+            _parsed(kind, _completion(item, row.answer, kind.name, values["collected_at"]), item.schema)
         except StructuredOutputError as error:
             values |= {"outcome": "invalid", "error": str(error), "error_type": f"StructuredOutputError:{error.kind}"}
     return values
@@ -114,10 +115,13 @@ def whole_result(kind: BatchKind, row: Mapping[str, Any]) -> BatchResult:
     )
 
 
-def _parsed(kind: BatchKind, completion: Completion) -> BaseModel | JsonObject:
+def _parsed(kind: BatchKind, completion: Completion, schema: Mapping[str, Any] | None = None) -> BaseModel | JsonObject:
     if kind.output is not None:
         return read_answer(completion, kind.output)
-    return read_object(completion)
+    if schema is None:
+        return read_object(completion)
+    read: JsonObject = read_as(completion, schema)[0]
+    return read
 
 
 def _separated(answer: RawCompletion) -> tuple[str, str]:

@@ -49,6 +49,14 @@ def has_schema() -> sa.ColumnElement[bool]:
     return asked.label("has_schema")
 
 
+def _schema(kind: BatchKind) -> sa.ColumnElement[Any]:
+    """Return the schema of an item's request; where the kind has a type, only whether there is one."""
+    if kind.output is not None:
+        return has_schema()
+    asked: sa.ColumnElement[Any] = batch_items.c.request["response_schema"].as_json()
+    return asked.label("has_schema")
+
+
 async def look(parts: Parts, lease: BatchLease, job: Job) -> bool:
     """See how a submitted batch stands; True where it has moved on."""
     try:
@@ -247,7 +255,7 @@ class _Reading:
             else:
                 self._seen.add(row.wire_id)
                 new[row.wire_id] = row
-        known = await _known(self._parts, self._lease.id, list(new), self._lease.row["model"])
+        known = await _known(self._parts, self._lease, self._kind, list(new))
         for name in new.keys() - known.keys():
             self._refuse("unknown", name)
         open_items = {name: item for name, item in known.items() if item is not None}
@@ -285,11 +293,11 @@ async def store(lease: BatchLease, changes: Sequence[tuple[str, JsonObject]], ca
     await lease.within(write, {})
 
 
-async def _known(parts: Parts, batch_id: str, names: Sequence[str], model: str) -> dict[str, KnownItem | None]:
+async def _known(parts: Parts, lease: BatchLease, kind: BatchKind, names: Sequence[str]) -> dict[str, KnownItem | None]:
     """Return the batch's items by the ids in its rows; None for one that has its result already."""
     if not names:
         return {}
-    table = batch_items.c
+    table, model = batch_items.c, lease.row["model"]
     query = sa.select(
         table.wire_id,
         table.id,
@@ -297,21 +305,29 @@ async def _known(parts: Parts, batch_id: str, names: Sequence[str], model: str) 
         table.state,
         table.spent_usd,
         table["metadata"],
-        has_schema(),
+        _schema(kind),
         # Compared here: as a condition it would have a database read the whole batch for each slice of its results.
         table.batch_id,
     )
 
-    def read(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+    def read(connection: sa.Connection) -> Sequence[Any]:
         these = is_one_of(connection.dialect.name, table.wire_id)
         return connection.execute(query.where(these), {"ids": list(names)}).all()
 
     return {
         row.wire_id: None
         if row.state != "prepared"
-        else KnownItem(row.id, row.custom_id, model, row.has_schema, row.spent_usd, row.metadata)
+        else KnownItem(
+            row.id,
+            row.custom_id,
+            model,
+            bool(row.has_schema) if kind.output is not None else row.has_schema is not None,
+            row.spent_usd,
+            row.metadata,
+            None if kind.output is not None else row.has_schema,
+        )
         for row in await parts.database.run(read)
-        if row.batch_id == batch_id
+        if row.batch_id == lease.id
     }
 
 

@@ -98,7 +98,8 @@ async def _ask_all(
 
 
 def _known(item: Mapping[str, Any], model: str) -> KnownItem:
-    return KnownItem(item["id"], item["custom_id"], model, item["has_schema"], item["spent_usd"])
+    schema = item["request"].get("response_schema")
+    return KnownItem(item["id"], item["custom_id"], model, item["has_schema"], item["spent_usd"], schema=schema)
 
 
 async def _asked(parts: Parts, lease: BatchLease, job: Job, item: Mapping[str, Any]) -> ResultRow:
