@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from guidance_agent import Runtime
-from guidance_agent.core.batch_processing import BatchProcessor
+from guidance_agent.core.batch_processing import BatchProcessor, BatchResult
 from guidance_agent.core.schema import batch_items
 from guidance_agent.learning.consolidation import MOST_ATTEMPTS, MemoryConsolidation
 from guidance_agent.provider_simulator import Fault, ProviderSimulator
@@ -87,6 +88,44 @@ async def test_the_same_windows_are_made_however_late_and_each_is_asked_about_on
     query = sa.select(sa.func.count()).select_from(batch_items)
     assert await runtime.database.run(lambda connection: connection.execute(query).scalar_one()) == 4
     assert (await work.standing()).ended == {"nothing": 4}
+
+
+async def test_two_processes_that_look_at_an_answer_keep_it_once(
+    runtime: Runtime, work: MemoryConsolidation, batches: BatchProcessor, simulator: ProviderSimulator
+) -> None:
+    ids = await observe(runtime, "ann", SAID[:WINDOW])
+    await work.open_new(limit=10)
+    given = await codes(runtime, "ann")
+    answers(simulator, reflection(given))
+    await work.advance(batches)
+    for status in await batches.list():
+        await batches.wait(status.job_key, timeout=20)
+    assert (await work.standing()).waiting == {"answered": 1}
+    await asyncio.gather(*(consolidation(runtime).settle() for _ in range(3)))
+    (made,) = await rows(runtime, kind="reflection")
+    assert made.evidence == ids
+
+
+async def test_an_answer_that_comes_a_second_time_changes_nothing(
+    runtime: Runtime, work: MemoryConsolidation, batches: BatchProcessor, simulator: ProviderSimulator
+) -> None:
+    await observe(runtime, "ann", SAID[:WINDOW])
+    await work.open_new(limit=10)
+    given = await codes(runtime, "ann")
+    answers(simulator, reflection(given[:2]))
+    await work_through(work, batches)
+    before = await windows(runtime), await rows(runtime)
+    (kind,), (job,) = work.kinds, await batches.list()
+    assert kind.apply is not None
+    apply = kind.apply
+
+    def again(connection: sa.Connection, *, result: BatchResult) -> None:
+        apply(connection, result)
+
+    async for result in batches.results(job.job_key):
+        await runtime.database.transaction(partial(again, result=result))
+    await work_through(work, batches)
+    assert (await windows(runtime), await rows(runtime)) == before
 
 
 async def test_fewer_observations_than_a_window_wait_and_ask_nobody(
