@@ -75,6 +75,12 @@ def _cause(name: str) -> str:
     return name
 
 
+def _failing(name: str) -> str:
+    if name == NO_CAUSE:
+        raise ValueError("is no cause of a failure")
+    return _cause(name)
+
+
 def _topics_only(schema: dict[str, Any]) -> None:
     schema["enum"] = [each.name for each in insight_labels().topics]
 
@@ -83,8 +89,13 @@ def _causes_only(schema: dict[str, Any]) -> None:
     schema["enum"] = [each.name for each in insight_labels().causes]
 
 
+def _failing_only(schema: dict[str, Any]) -> None:
+    schema["enum"] = [each.name for each in insight_labels().causes if each.name != NO_CAUSE]
+
+
 _Topic = Annotated[str, AfterValidator(_topic), Field(json_schema_extra=_topics_only)]
 _Cause = Annotated[str, AfterValidator(_cause), Field(json_schema_extra=_causes_only)]
+_FailureCause = Annotated[str, AfterValidator(_failing), Field(json_schema_extra=_failing_only)]
 _Note = Annotated[str, StringConstraints(strip_whitespace=True, max_length=LONGEST_NOTE)]
 _Statement = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_STATEMENT)]
 _Evidence = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -129,7 +140,7 @@ class MisunderstandingWords(_Answer):
 class CauseWords(_Answer):
     """How answers came to fail for one cause."""
 
-    cause: _Cause
+    cause: _FailureCause
     words: _Statement
     evidence: _Evidence
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from guidance_agent.provider_simulator.answer import Answer, ToolUse
+from guidance_agent.provider_simulator.answers.citations import cite
 from guidance_agent.provider_simulator.answers.findings import describe_findings
 from guidance_agent.provider_simulator.answers.guidance import guidance_text, notes_text
 from guidance_agent.provider_simulator.answers.judgement import find_steer, judged_text
@@ -106,6 +107,7 @@ class Composer:
         value = value_for_schema(schema, seed=self._settings.seed, steer=steer)
         if isinstance(value, dict) and isinstance(value.get("importance"), int):
             value["importance"] = self._importance(prompt.last_message)
+        cite(value, prompt.last_message)
         if (text := judged_text(prompt.last_message)) is not None:
             describe_findings(value, text=text, steer=steer, system=prompt.system)
         return value

@@ -163,6 +163,7 @@ BROKEN: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (DayWords, {**WORDS, "topics": [STATEMENT | {"evidence": []}]}),
     (DayWords, {**WORDS, "topics": [STATEMENT | {"count": 3}]}),
     (DayWords, {**WORDS, "summary": ""}),
+    (DayWords, {**WORDS, "causes": [{"cause": "none", "words": "Nothing failed.", "evidence": ["a"]}]}),
     (DayWords, {**WORDS, "figures": {"customers": 3}}),
 ]
 
