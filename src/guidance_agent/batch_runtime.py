@@ -1,32 +1,43 @@
 """The jobs of batches as a runtime has them: every kind of work, a processor that knows them, and the two jobs.
 
-async with Runtime(settings) as runtime, open_batch_jobs(runtime) as jobs:
-    report = await jobs.nightly()
+A worker runs the jobs at their times: each time is a key, `job:nightly:2026-11-21T02:00:00+00:00`, of durable work.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, get_args
 
 from guidance_agent.core.batch_jobs import BatchJobs, JobProgress
 from guidance_agent.core.batch_processing import BatchOptions, BatchProcessor
 from guidance_agent.core.batch_work import BatchWork
+from guidance_agent.core.durable import Perform, Schedule
+from guidance_agent.core.jobs.reports import JobName
+from guidance_agent.errors import JobLockedError
+from guidance_agent.settings import Settings
 
 if TYPE_CHECKING:
     from guidance_agent.runtime import Runtime
 
-__all__ = ["JOB_OPTIONS", "batch_processor", "batch_works", "open_batch_jobs"]
+__all__ = ["JOB_OPTIONS", "batch_processor", "batch_works", "open_batch_jobs", "performing_jobs", "schedules_of"]
 
 JOB_OPTIONS = replace(BatchOptions(), poll=60.0)
 """A batch takes hours: it is looked at once in a minute at most."""
 
+_JOB = "job:"
+_LOCKED_SECONDS = 15.0
+
+_logger = logging.getLogger("guidance_agent.background")
+
 
 def batch_works(runtime: Runtime) -> Sequence[BatchWork]:
     """Return every kind of work that goes through batches, in the order in which it is moved on."""
-    return (runtime.reflection_rounds(), runtime.audit_rounds())
+    return (runtime.reflection_rounds(), runtime.audit_rounds(), runtime.consolidation(), runtime.insight_rounds())
 
 
 def batch_processor(
@@ -71,3 +82,41 @@ async def open_batch_jobs(
             lock_seconds=options.lease,
             progress=progress,
         )
+
+
+def schedules_of(settings: Settings) -> Sequence[Schedule]:
+    """Return when a worker runs which job; empty where it runs none."""
+    jobs = settings.jobs
+    if not jobs.schedule:
+        return ()
+    times = {"nightly": jobs.nightly, "afternoon": jobs.afternoon}
+    return [Schedule(f"{_JOB}{name}", times[name], jobs.time_zone) for name in get_args(JobName)]
+
+
+def performing_jobs(runtime: Runtime, perform: Perform) -> Perform:
+    """Return what does the work of jobs' keys itself, and leaves that of others to `perform`."""
+
+    async def work(key: str) -> None:
+        if not key.startswith(_JOB):
+            await perform(key)
+            return
+        name, _, at = key.removeprefix(_JOB).partition(":")
+        for job in get_args(JobName):
+            if job == name:
+                await _run_at(runtime, job, datetime.fromisoformat(at))
+
+    return work
+
+
+async def _run_at(runtime: Runtime, job: JobName, at: datetime) -> None:
+    """Run a job whose time has come, unless a run of it has ended since then."""
+    async with open_batch_jobs(runtime) as jobs:
+        while (last := await jobs.last_done(job)) is None or last < at:
+            try:
+                report = await (jobs.nightly() if job == "nightly" else jobs.afternoon())
+            except JobLockedError as error:
+                _logger.info("the %s job waits: %s", job, error)
+                await asyncio.sleep(_LOCKED_SECONDS)
+            else:
+                _logger.info("the %s job has run: %s", job, report.outcome)
+                return

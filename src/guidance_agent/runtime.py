@@ -76,6 +76,7 @@ class Runtime:
         clock: Wall clock, monotonic clock and ids; None is the real one.
         environ: Where provider keys and the variables of tracing are read; None is the process environment.
         role: What the process is for.
+        schedules: Whether it runs the jobs of batches at their times, where the settings want that.
         tracing: Makes the spans, and stays open; None is what the settings say.
 
     Raises, on entering:
@@ -110,6 +111,7 @@ class Runtime:
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
         role: RuntimeRole = "app",
+        schedules: bool = False,
         tracing: Tracing | None = None,
     ) -> None:
         self._given_tracing = tracing
@@ -122,6 +124,7 @@ class Runtime:
         self.judging: BackgroundJudging | None = None
         self.annotations: AnnotationDelivery | None = None
         self._role = role
+        self._runs_schedules = schedules
         self._background: BackgroundWorker | None = None
         self._retrieved: set[str] = set()
         self._stack: contextlib.AsyncExitStack | None = None
@@ -418,6 +421,7 @@ class Runtime:
         return BackgroundJob(name="annotations", interval=LOOK_SECONDS, run=deliver)
 
     async def _judging_jobs(self, stack: contextlib.AsyncExitStack) -> list[BackgroundJob]:
+        from guidance_agent.batch_runtime import performing_jobs, schedules_of
         from guidance_agent.compliance.judging import LOOK_SECONDS, BackgroundJudging
         from guidance_agent.compliance.turn_judge import TurnJudge
         from guidance_agent.core.background import BackgroundJob
@@ -425,6 +429,7 @@ class Runtime:
         from guidance_agent.core.slots import RENEW_SECONDS, WorkerSlot
 
         owner, host = self.journal.owner, socket.gethostname()
+        schedules = schedules_of(self.settings) if self._runs_schedules else None
         slot = WorkerSlot(self.database, self.clock, host=host, role=self._role, holder=owner)
         judge = TurnJudge(
             self.verdicts,
@@ -437,7 +442,9 @@ class Runtime:
         )
 
         async def open_durable(perform: Perform, ended: Callable[[], None]) -> DurableRunner:
-            return await open_runner(self.database.url, slot, perform, ended=ended)
+            return await open_runner(
+                self.database.url, slot, performing_jobs(self, perform), ended=ended, schedules=schedules
+            )
 
         def look_again() -> None:
             if self._background is not None:
@@ -460,7 +467,9 @@ class Runtime:
                 await judging.stop()
 
         self.judging = await stack.enter_async_context(judging)
+        begin = BackgroundJob(name="schedules", interval=RENEW_SECONDS, run=judging.begin, at_start=True, wakes=False)
         return [
+            *([begin] if schedules is not None else []),
             BackgroundJob(name="judging", interval=LOOK_SECONDS, run=judging.run),
             BackgroundJob(name="slot", interval=RENEW_SECONDS, run=keep_slot, wakes=False),
         ]

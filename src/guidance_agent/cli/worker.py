@@ -43,6 +43,7 @@ def worker(
 
     Every process does that for itself unless GUIDANCE_BACKGROUND is false. Any number of workers may run beside each
     other on PostgreSQL; each answer is judged by one of them. Ctrl-C or SIGTERM stops one; what it was at stays due.
+    With GUIDANCE_JOBS__SCHEDULE it runs the jobs of batches at their times too.
     """
     settings = options.load_settings(data_dir=data_dir).model_copy(update={"background": True})
     margin = Margin(notes=not quiet and not as_json)
@@ -52,7 +53,7 @@ def worker(
 async def _work(settings: Settings, margin: Margin, *, once: bool, as_json: bool) -> ExitCode:
     from guidance_agent.runtime import Runtime
 
-    async with Runtime(settings, role="worker") as runtime:
+    async with Runtime(settings, role="worker", schedules=not once) as runtime:
         judging = runtime.judging
         if judging is None:
             return ExitCode.DEFECT

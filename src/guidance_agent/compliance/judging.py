@@ -132,6 +132,11 @@ class BackgroundJudging:
         async with self._looking:
             await self._look()
 
+    async def begin(self) -> None:
+        """Have the runner at once, where it begins work at times of its own too."""
+        async with self._looking:
+            await self._ready()
+
     async def _look(self) -> None:
         if self._runner is None and not self._may_begin():
             return

@@ -137,9 +137,9 @@ class BatchJobs:
             runs=await self._runs.last(limit=runs, running=None if held is None else held.run_id),
         )
 
-    async def last_start(self, job: JobName) -> datetime | None:
-        """Return when a job was last begun; None where it never was."""
-        return await self._runs.last_start(job)
+    async def last_done(self, job: JobName) -> datetime | None:
+        """Return when the last run of a job began that came to its end; None where none did."""
+        return await self._runs.last_done(job)
 
     async def cancel(self) -> Sequence[str]:
         """Ask for every open job to be ended, and return their keys; what is answered already is kept and paid for."""

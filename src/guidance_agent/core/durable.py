@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import sqlalchemy as sa
 
@@ -27,6 +27,7 @@ __all__ = [
     "DurableRunnerUnavailable",
     "InlineRunner",
     "Perform",
+    "Schedule",
     "Started",
     "Tasks",
     "open_runner",
@@ -39,6 +40,20 @@ Perform: TypeAlias = Callable[[str], Awaitable[None]]
 Started = Literal["here", "elsewhere"]
 
 _logger = logging.getLogger("guidance_agent.background")
+
+
+class Schedule(NamedTuple):
+    """Work that begins at times of its own: its key is the name of the schedule, a colon, and the time in ISO form.
+
+    Attributes:
+        name: The beginning of its keys.
+        cron: Minute, hour, day, month and weekday.
+        time_zone: Of these.
+    """
+
+    name: str
+    cron: str
+    time_zone: str
 
 
 class DurableRunnerUnavailable(Exception):
@@ -138,7 +153,12 @@ def system_url(records: sa.URL) -> sa.URL:
 
 
 async def open_runner(
-    records: sa.URL, slot: WorkerSlot, perform: Perform, *, ended: Callable[[], None]
+    records: sa.URL,
+    slot: WorkerSlot,
+    perform: Perform,
+    *,
+    ended: Callable[[], None],
+    schedules: Sequence[Schedule] | None = None,
 ) -> DurableRunner:
     """Return a runner that is ready: the one that remembers, or, where there can be none, the one that does not.
 
@@ -147,12 +167,18 @@ async def open_runner(
         slot: The place that this process is to take; unfinished work is filed under its name.
         perform: Does the work of a key, on this event loop.
         ended: Called whenever the work of a key has ended here, however it ended.
+        schedules: What there is to begin at which times, in the place of what there was; this process does such work.
+            None leaves that as it is, and to others.
     """
     # In a thread: importing takes too long for the event loop.
     engine = await asyncio.to_thread(importlib.import_module, "guidance_agent.core.durable_dbos")
     try:
-        runner: DurableRunner = await engine.open_dbos_runner(system_url(records), slot, perform, ended=ended)
+        runner: DurableRunner = await engine.open_dbos_runner(
+            system_url(records), slot, perform, ended=ended, schedules=schedules
+        )
     except DurableRunnerUnavailable as error:
         _logger.warning("work in the background is done, but not remembered by DBOS: %s", error)
+        if schedules:
+            _logger.error("nothing is begun at its times by this process, because DBOS does that")
         return InlineRunner(perform, ended=ended)
     return runner

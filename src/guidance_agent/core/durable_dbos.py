@@ -8,6 +8,10 @@ workflow is abandoned with an exception that DBOS does not record, and stays pen
 A key that another process runs is left to it. If that process's slot is free, because it died, its workflow is resumed.
 A workflow that has ended while its work is still due (the records were restored, the work failed) is followed by
 another one under the key and a number.
+
+What begins at times of its own is enqueued by whichever process is up, once for each time, and taken from its queue by
+processes that do such work only: one that is about to end must not begin it. Times that passed while no process was up
+are made up for by the first that comes.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -30,7 +34,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
 from dbos import _dbos as internals
 from dbos import error as dbos_error
 
-from guidance_agent.core.durable import DurableRunnerUnavailable, Perform, Started, Tasks
+from guidance_agent.core.durable import DurableRunnerUnavailable, Perform, Schedule, Started, Tasks
 from guidance_agent.core.slots import WorkerSlot
 from guidance_agent.errors import StorageError
 
@@ -43,6 +47,10 @@ APPLICATION_VERSION = "1"
 """Work of another version is never taken up, so this changes only when a key no longer means what it meant."""
 
 _WORKFLOW = "guidance_agent.durable_work"
+_SCHEDULED = "guidance_agent.scheduled_work"
+_TIMES = "guidance_agent_times"
+"""The queue of what begins at times of its own."""
+
 _ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _CONNECTIONS = 5
 _POLL_SECONDS = 0.1
@@ -64,10 +72,19 @@ class _WorkFailed(Exception):
 
 @DBOS.workflow(name=_WORKFLOW)
 def _durable_work(key: str) -> None:
+    _durable_work_of(key)
+
+
+def _durable_work_of(key: str) -> None:
     runner = _process.runner
     if runner is None:
         raise _Abandoned
     runner.wait_for_work(key)
+
+
+@DBOS.workflow(name=_SCHEDULED)
+def _scheduled_work(at: datetime, name: str) -> None:
+    _durable_work_of(f"{name}:{at.isoformat()}")
 
 
 class _Process:
@@ -93,14 +110,21 @@ class _Process:
 _process = _Process()
 
 
-async def open_dbos_runner(url: sa.URL, slot: WorkerSlot, perform: Perform, *, ended: Callable[[], None]) -> DbosRunner:
+async def open_dbos_runner(
+    url: sa.URL,
+    slot: WorkerSlot,
+    perform: Perform,
+    *,
+    ended: Callable[[], None],
+    schedules: Sequence[Schedule] | None = None,
+) -> DbosRunner:
     """Launch DBOS and return its runner.
 
     Raises:
         DurableRunnerUnavailable: when it runs in this process already, or its database cannot be used.
         StorageError: when the records cannot be used.
     """
-    runner = DbosRunner(url, slot, perform, ended)
+    runner = DbosRunner(url, slot, perform, ended, schedules)
     _process.claim(runner)
     try:
         await runner.launch(await slot.take())
@@ -116,8 +140,16 @@ async def open_dbos_runner(url: sa.URL, slot: WorkerSlot, perform: Perform, *, e
 class DbosRunner:
     """The `DurableRunner` on DBOS."""
 
-    def __init__(self, url: sa.URL, slot: WorkerSlot, perform: Perform, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        url: sa.URL,
+        slot: WorkerSlot,
+        perform: Perform,
+        ended: Callable[[], None],
+        schedules: Sequence[Schedule] | None = None,
+    ) -> None:
         self._url = url
+        self._schedules = schedules
         self._slot = slot
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks(perform, ended)
@@ -155,8 +187,11 @@ class DbosRunner:
         }
         DBOS(config=config)
         _take_over_its_log()
+        DBOS.listen_queues([_TIMES] if self._schedules else [])
         DBOS.launch()
         self._launched = time.monotonic()
+        if self._schedules is not None:
+            _apply(self._schedules)
 
     async def start(self, key: str) -> Started:
         if key in self._tasks.running:
@@ -260,6 +295,30 @@ class DbosRunner:
         DBOS.destroy()
         if self._engine is not None:
             self._engine.dispose()
+
+
+def _apply(schedules: Sequence[Schedule]) -> None:
+    """Have exactly these schedules."""
+    if schedules:
+        DBOS.register_queue(_TIMES, worker_concurrency=1, on_conflict="always_update")
+    DBOS.apply_schedules(
+        [
+            {
+                "schedule_name": schedule.name,
+                "workflow_fn": _scheduled_work,
+                "schedule": schedule.cron,
+                "context": schedule.name,
+                "cron_timezone": schedule.time_zone,
+                "queue_name": _TIMES,
+                "automatic_backfill": True,
+            }
+            for schedule in schedules
+        ]
+    )
+    wanted = {schedule.name for schedule in schedules}
+    for known in DBOS.list_schedules():
+        if known["schedule_name"] not in wanted:
+            DBOS.delete_schedule(known["schedule_name"])
 
 
 class _ControlThread:

@@ -18,6 +18,7 @@ __all__ = ["JobRun", "JobRuns", "RunState"]
 
 RunState = Literal["running", "waiting", "died"] | JobOutcome
 
+_ENDED: tuple[JobOutcome, ...] = ("done", "needs_person", "try_later")
 _SILENT = timedelta(minutes=15)
 _KEPT = timedelta(days=400)
 
@@ -71,9 +72,10 @@ class JobRuns:
         values = {"outcome": outcome, "report": dict(report), "ended_at": self._clock.now()}
         await self._database.transaction(lambda connection: connection.execute(change.values(**values)))
 
-    async def last_start(self, job: JobName) -> datetime | None:
-        """Return when a job was last begun; None where it never was."""
-        query = sa.select(sa.func.max(job_runs.c.started_at)).where(job_runs.c.job == job)
+    async def last_done(self, job: JobName) -> datetime | None:
+        """Return when the last run of a job began that came to its end; None where none did."""
+        run = job_runs.c
+        query = sa.select(sa.func.max(run.started_at)).where(run.job == job, run.outcome.in_(_ENDED))
         started: datetime | None = await self._database.run(lambda connection: connection.execute(query).scalar_one())
         return started
 
