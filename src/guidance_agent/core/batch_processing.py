@@ -17,7 +17,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import sqlalchemy as sa
 
@@ -88,6 +88,8 @@ class BatchProcessor:
         options: Times and sizes.
         clock: Wall clock and ids; None is the real one.
         tracing: Makes the spans of jobs, batches and items.
+        backend: Who answers the jobs that are submitted here: the providers' batch APIs, or `concurrent` calls right
+            away, at the interactive price and as durable. A job keeps its own.
         crash: Told of each crash point that is passed; for tests.
     """
 
@@ -100,8 +102,10 @@ class BatchProcessor:
         options: BatchOptions | None = None,
         clock: Clock | None = None,
         tracing: Tracing = NO_TRACING,
+        backend: Literal["provider", "concurrent"] = "provider",
         crash: CrashPoint = no_crash,
     ) -> None:
+        self._now = backend == "concurrent"
         self._kinds = {kind.name: kind for kind in (TEXT, *kinds)}
         self._wires = BatchWires(gateway.settings)
         self._parts = Parts(
@@ -177,8 +181,8 @@ class BatchProcessor:
             key=key,
             kind=kind,
             model=model,
-            deadline=deadline,
-            online_allowed=online_after_deadline,
+            deadline=self._parts.clock.now() if self._now else deadline,
+            online_allowed=online_after_deadline or self._now,
             metadata=metadata or {},
             traceparent=traceparent,
         )
