@@ -29,6 +29,7 @@ from guidance_agent.core.batch_processing import BatchKind, BatchProcessor, Batc
 from guidance_agent.core.batch_work import WorkStanding
 from guidance_agent.core.schema import reflections
 from guidance_agent.errors import ModelError
+from guidance_agent.learning.cases import CaseBase
 from guidance_agent.learning.failures import KIND_PREFIX, FailureRecords
 from guidance_agent.learning.prompts import StepName
 from guidance_agent.learning.reflection import STEPS
@@ -74,6 +75,7 @@ class ReflectionRounds:
         self._failures = FailureRecords(database, clock)
         self._records = ReflectionRecords(database, clock, rules)
         self._feedback = RuleFeedback(database, clock, rules)
+        self._cases = CaseBase(database, clock, rules.embedder)
         self._claims = BatchClaims(database, clock)
         self.kinds: Sequence[BatchKind] = tuple(
             BatchKind(name=_kind(name), output=step.output, apply=partial(self.apply, step=name))
@@ -83,9 +85,14 @@ class ReflectionRounds:
     async def open_new(self, *, limit: int) -> int:
         """Note failures on which no reflection has begun; returns of how many nobody else did so meanwhile.
 
-        What answers since the last time say of the released rules is reported first: `rule_feedback.py`.
+        What answers since the last time say of the released rules is reported first (`rule_feedback.py`), and those
+        that passed are looked at for cases (`cases.py`).
         """
         await self._feedback.report()
+        try:
+            await self._cases.add_new()
+        except ModelError as error:
+            _logger.warning("cases wait for their vectors: %s", type(error).__name__)
         return await self._records.open(await self._failures.unreflected(limit))
 
     async def advance(self, batches: BatchProcessor) -> int:

@@ -74,6 +74,11 @@ class RulesBase:
         self._checks = RuleChecks(knowledge)
         self._include_simulated = include_simulated
 
+    @property
+    def embedder(self) -> Embedder:
+        """What makes the vectors of rules, and of everything that questions are compared with."""
+        return self._embedder
+
     async def rules(self, *, statuses: Collection[RuleStatus] = ()) -> tuple[Rule, ...]:
         """Return the rules, oldest first; only those of some statuses where these are named."""
         query = sa.select(*_COLUMNS).order_by(rules.c.created_at, rules.c.id)
