@@ -37,11 +37,14 @@ def _rows(section: Section) -> Iterator[str]:
     if any(section.header[column] for column in short):
         yield _line(section, section.header, short, widths)
     for row in section.rows:
+        # What a row is about comes first, however long it is.
+        if 0 in wide:
+            yield wrapped(row[0])
         if short:
             yield _line(section, row, short, widths)
         for column in wide:
-            if row[column]:
-                yield wrapped(row[column], "      " if short else "  ")
+            if column and row[column]:
+                yield wrapped(row[column], "      ")
 
 
 def _line(section: Section, row: Sequence[str], columns: Sequence[int], widths: dict[int, int]) -> str:
