@@ -109,13 +109,14 @@ def _provider(
 ) -> ProviderEntry:
     own = settings.providers.get(name, ProviderSettings())
     profile = profile_for(name, own.wire)
-    wire = own.wire or profile.wire
+    options = {name: getattr(own.options, name) for name in own.options.model_fields_set}
+    wire = own.wire or profile.wire_for(options)
     named = [model for model in (*uses, profile.default_model, profile.fast_model, profile.judge_model) if model]
     bare = [model.partition("/")[2] for model in named if model.startswith(f"{name}/")]
     listed = listed_of(name)
     priced = _in_map(name, dated=everything) if everything or not listed else ()
     known = list(dict.fromkeys((*listed, *priced, *bare)))
-    overridden = profile.with_overrides(own.cache_minimum_tokens, own.context_window, own.cache_keys)
+    overridden = profile.with_overrides(own.cache_minimum_tokens, own.context_window, own.cache_keys, options)
     native = wire is not None and settings.transport != "litellm"
     return ProviderEntry(
         provider=name,

@@ -14,7 +14,7 @@ import asyncio
 import difflib
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from guidance_agent.errors import ConfigurationError, MissingKeyError, UnknownModelError
@@ -81,7 +81,8 @@ def resolve(model: str, settings: Settings, environ: Mapping[str, str]) -> Resol
     provider = qualified_name(model).partition("/")[0]
     own = settings.providers.get(provider, ProviderSettings())
     profile = _profile(model, provider, own)
-    wire = own.wire or profile.wire
+    options = _options(provider, profile, own)
+    wire = own.wire or profile.wire_for(options)
     base_url = _base_url(profile, wire, own, environ)
     has_default = profile.default_base_url is not None and wire == profile.wire
     if wire is not None and base_url is None and not has_default:
@@ -103,7 +104,9 @@ def resolve(model: str, settings: Settings, environ: Mapping[str, str]) -> Resol
         api_key=key,
         headers=dict(own.headers),
     )
-    return Resolved(endpoint, profile.with_overrides(own.cache_minimum_tokens, own.context_window, own.cache_keys))
+    return Resolved(
+        endpoint, profile.with_overrides(own.cache_minimum_tokens, own.context_window, own.cache_keys, options)
+    )
 
 
 async def resolve_async(model: str, settings: Settings, environ: Mapping[str, str]) -> Resolved:
@@ -165,6 +168,19 @@ def judging_models(settings: Settings, environ: Mapping[str, str]) -> JudgingMod
     judge = settings.judge_model or next(others, None) or chosen.author
     fast = settings.gate_model or settings.reasoning_model or profile.fast_model
     return JudgingModels(qualified_name(judge), None if fast is None else qualified_name(fast))
+
+
+def _options(provider: str, profile: Profile, own: ProviderSettings) -> dict[str, Any]:
+    """Return the options that are set; one that the provider does not take would only look as if it worked."""
+    named = {name: getattr(own.options, name) for name in own.options.model_fields_set}
+    wanted = {name: value for name, value in named.items() if not (value is None or value is False or value == {})}
+    if unknown := sorted(wanted.keys() - profile.known_options):
+        taken = ", ".join(sorted(profile.known_options)) or "none"
+        raise ConfigurationError(
+            f"The provider {provider!r} does not take the option {unknown[0]!r}; it takes {taken}. Remove "
+            f"{_setting(provider, 'options')}__{unknown[0].upper()}."
+        )
+    return wanted
 
 
 def _profile(model: str, provider: str, own: ProviderSettings) -> Profile:

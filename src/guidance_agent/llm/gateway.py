@@ -311,6 +311,7 @@ class ModelGateway:
             traits=profile.traits(request.model.split("/", 1)[1]),
             plan=profile.cache_plan(request) if request.messages else CachePlan(caching="none"),
             timeouts=self.settings.timeouts,
+            extra=profile.extra_fields(request) if request.messages else {},
         )
 
     def _cacheable(self, request: ModelRequest) -> CacheableCall | None:

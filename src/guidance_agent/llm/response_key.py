@@ -45,6 +45,7 @@ def response_key(call: PreparedCall, *, transport: str, release: str, simulated:
         "api_key": endpoint.api_key,
         "headers": sorted(endpoint.headers.items()),
         "traits": _plain(call.traits),
+        "extra": _plain(call.extra),
         "plan": [plan.enabled, plan.caching, plan.cache_key, _plain(plan.breakpoints)],
         "request": {
             field.name: _plain(getattr(request, field.name))

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from guidance_agent.settings import Settings
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "guidance_agent.toml"
-_commented = re.compile(r"^# ([a-z0-9_-]+ = )", re.MULTILINE)
+_commented = re.compile(r"^# ([A-Za-z0-9_-]+ = )", re.MULTILINE)
 
 
 def names(owner: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from guidance_agent.llm.messages import ModelRequest
 
@@ -153,6 +153,9 @@ class ProviderProfile(Protocol):
     def cache_plan(self, request: ModelRequest) -> CachePlan:
         """Return where to cache the request's stable parts, and why not where not."""
 
+    def extra_fields(self, request: ModelRequest) -> Mapping[str, Any]:
+        """Return the fields of a request that the provider's options make."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile(ABC):
@@ -169,6 +172,8 @@ class Profile(ABC):
         context_windows: Context window by model id, in tokens; wins over the traits.
         cache_keys: Over how many keys the consultations with the same shared parts are spread, where the provider takes
             keys.
+        known_options: Which of the settings' `options` the provider takes.
+        options: Those that are set.
     """
 
     name: str
@@ -183,6 +188,19 @@ class Profile(ABC):
     cache_minimums: Mapping[str, int] = field(default_factory=dict)
     context_windows: Mapping[str, int] = field(default_factory=dict)
     cache_keys: int = 1
+    known_options: frozenset[str] = frozenset()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def wire_for(self, options: Collection[str]) -> Wire | None:
+        """Return the wire format in which these options can be sent; None where only LiteLLM can."""
+        return self.wire
+
+    def extra_fields(self, request: ModelRequest) -> Mapping[str, Any]:
+        """Return the fields of a request that the options make, as LiteLLM and the OpenAI wire format name them.
+
+        What the request's model cannot take is left out.
+        """
+        return {}
 
     @abstractmethod
     def known_traits(self, model: str) -> ModelTraits:
@@ -202,12 +220,17 @@ class Profile(ABC):
         return replace(traits, context_window=window) if window is not None else traits
 
     def with_overrides(
-        self, cache_minimums: Mapping[str, int], context_windows: Mapping[str, int], cache_keys: int | None = None
+        self,
+        cache_minimums: Mapping[str, int],
+        context_windows: Mapping[str, int],
+        cache_keys: int | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Return the profile with traits of single models replaced, and another number of keys unless that is None."""
+        """Return the profile with traits of single models replaced, with options, and with another number of keys."""
         return replace(
             self,
             cache_minimums=dict(cache_minimums),
             context_windows=dict(context_windows),
             cache_keys=self.cache_keys if cache_keys is None else cache_keys,
+            options=dict(options or {}),
         )

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from guidance_agent.llm.messages import ModelRequest
 from guidance_agent.llm.price_map import bundled_price_map
 from guidance_agent.llm.providers.base import CachePlan, ModelTraits, Profile, Wire
 from guidance_agent.llm.providers.models import traits_from_record
+from guidance_agent.llm.providers.openai_fields import openai_extra_fields
 from guidance_agent.llm.providers.planning import SWITCHED_OFF, measure_prompt, plan_none, plan_prefix
 
 __all__ = ["COMPATIBLE", "CompatibleProfile", "custom_profile"]
@@ -25,6 +27,10 @@ class CompatibleProfile(Profile):
 
     native_schema: bool = False
     reports_cache: bool = True
+    known_options: frozenset[str] = frozenset({"seed", "json_mode"})
+
+    def extra_fields(self, request: ModelRequest) -> Mapping[str, Any]:
+        return openai_extra_fields(self, request)
 
     def known_traits(self, model: str) -> ModelTraits:
         defaults = ModelTraits(caching="prefix", native_schema=self.native_schema, reports_cache=self.reports_cache)

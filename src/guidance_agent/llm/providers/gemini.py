@@ -3,11 +3,16 @@
 Only the order of the prompt helps, and its shortest length of 2,048 or 4,096 tokens; LiteLLM sends the system messages
 as one instruction before the conversation. A cache mark would have it make an explicit cached content instead, which
 costs storage by the hour and calls of its own, and which reads do not renew: none is sent.
+
+Safety settings say from which probability on Google withholds an answer. They are the account's unless the options set
+them by category.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from guidance_agent.llm.messages import ModelRequest
 from guidance_agent.llm.price_map import bundled_price_map
@@ -23,6 +28,16 @@ _UNLISTED = ModelTraits(caching="prefix")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeminiProfile(Profile):
     """Google's Gemini API, which LiteLLM speaks."""
+
+    known_options: frozenset[str] = frozenset({"seed", "safety"})
+
+    def extra_fields(self, request: ModelRequest) -> Mapping[str, Any]:
+        made: dict[str, Any] = {}
+        if (seed := self.options.get("seed")) is not None:
+            made["seed"] = seed
+        if safety := self.options.get("safety"):
+            made["safety_settings"] = [{"category": name, "threshold": safety[name]} for name in sorted(safety)]
+        return made
 
     def known_traits(self, model: str) -> ModelTraits:
         known = find_model(GEMINI_MODELS, model)

@@ -2,20 +2,25 @@
 
 Only the order of the prompt helps: the model reuses the longest common start with what it read last. How much it
 reused is not reported, nothing is billed, and there is no shortest length. A model stays loaded for five minutes after
-its last call, or as long as `OLLAMA_KEEP_ALIVE` says where the server is started: the OpenAI-style interface ignores a
-keep-alive in a request. The context window is set there too, so only the settings can say it.
+its last call, or as long as `OLLAMA_KEEP_ALIVE` says where the server is started. The OpenAI-style interface ignores a
+keep-alive and a context size in a request; where the options set one of them, calls go through LiteLLM, which speaks
+Ollama's own interface.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from guidance_agent.llm.messages import ModelRequest
-from guidance_agent.llm.providers.base import CachePlan, ModelTraits, Profile
+from guidance_agent.llm.providers.base import CachePlan, ModelTraits, Profile, Wire
 from guidance_agent.llm.providers.planning import SWITCHED_OFF, measure_prompt, plan_none, plan_prefix
 
 __all__ = ["OLLAMA", "OllamaProfile"]
 
+_OWN_INTERFACE = frozenset({"keep_alive", "num_ctx"})
+_FOR_EVER = 31_536_000.0
 _TRAITS = ModelTraits(caching="prefix", minimum_cache_tokens=0, native_schema=True, reports_cache=False)
 
 
@@ -28,15 +33,24 @@ class OllamaProfile(Profile):
     """
 
     keep_alive: float = 300.0
+    known_options: frozenset[str] = frozenset({"seed", "keep_alive", "num_ctx"})
+
+    def wire_for(self, options: Collection[str]) -> Wire | None:
+        return None if _OWN_INTERFACE & set(options) else self.wire
+
+    def extra_fields(self, request: ModelRequest) -> Mapping[str, Any]:
+        return {name: value for name, value in self.options.items() if name == "seed" or name in _OWN_INTERFACE}
 
     def known_traits(self, model: str) -> ModelTraits:
-        return _TRAITS
+        size = self.options.get("num_ctx")
+        return _TRAITS if size is None else replace(_TRAITS, context_window=size)
 
     def cache_plan(self, request: ModelRequest) -> CachePlan:
         traits, prompt = self.traits(request.model.partition("/")[2]), measure_prompt(request)
         if not request.use_cache:
             return plan_none(prompt, traits, note=SWITCHED_OFF, enabled=False)
-        return plan_prefix(prompt, traits, life=self.keep_alive)
+        kept: float = self.options.get("keep_alive", self.keep_alive)
+        return plan_prefix(prompt, traits, life=_FOR_EVER if kept < 0 else kept)
 
 
 OLLAMA = OllamaProfile(

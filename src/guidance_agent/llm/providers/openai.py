@@ -15,12 +15,15 @@ needs more of them; a quiet one reads more with fewer, since every shard has to 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from guidance_agent.llm.messages import ModelRequest
 from guidance_agent.llm.price_map import bundled_price_map
 from guidance_agent.llm.providers.base import CachePlan, CacheTtl, ModelTraits, Profile
 from guidance_agent.llm.providers.models import OPENAI_MODELS, find_model, traits_from_record
+from guidance_agent.llm.providers.openai_fields import openai_extra_fields
 from guidance_agent.llm.providers.planning import (
     MOVING_PARTS,
     PERSONAL_PARTS,
@@ -51,6 +54,10 @@ class OpenAIProfile(Profile):
     """
 
     cache_keys: int = 4
+    known_options: frozenset[str] = frozenset({"seed", "json_mode"})
+
+    def extra_fields(self, request: ModelRequest) -> Mapping[str, Any]:
+        return openai_extra_fields(self, request)
 
     def known_traits(self, model: str) -> ModelTraits:
         known = find_model(OPENAI_MODELS, model)

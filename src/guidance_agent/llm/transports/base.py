@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from guidance_agent.llm.messages import Delta, FinishReason, ModelRequest, ToolCall, Usage
 from guidance_agent.llm.providers.base import CachePlan, Endpoint, ModelTraits
@@ -15,13 +15,17 @@ __all__ = ["PreparedCall", "RawCompletion", "RawEmbeddings", "Transport", "Trans
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedCall:
-    """A request with everything that was decided about it; what a body is built from."""
+    """A request with everything that was decided about it; what a body is built from.
+
+    `extra` are the fields that the provider's options add to a body.
+    """
 
     request: ModelRequest
     endpoint: Endpoint
     traits: ModelTraits
     plan: CachePlan
     timeouts: TimeoutSettings
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def model_id(self) -> str:

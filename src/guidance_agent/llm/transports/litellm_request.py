@@ -35,11 +35,12 @@ _HTTP = frozenset(
 )
 _SDK = frozenset({"openai"})
 _OLLAMA = frozenset({"ollama", "ollama_chat"})
+_OWN_INTERFACE = frozenset({"keep_alive", "num_ctx"})
 # What the end of an answer looks like on the wire: LiteLLM gives some answers that are cut off a finish reason. Inside
 # the answer's own words the quotation marks would be escaped.
 _GEMINI_END = re.compile(rb'"finishReason"\s*:\s*"')
 _OPENAI_STYLE_END = re.compile(rb'"finish_reason"\s*:\s*"')
-_DECIDED = ("max_completion_tokens", "temperature", "stop", "tools", "response_format")
+_DECIDED = ("max_completion_tokens", "temperature", "stop", "tools", "response_format", "seed")
 _NO_CACHE = CachePlan(caching="none")
 
 
@@ -78,6 +79,9 @@ def route_of(call: PreparedCall, known_providers: Collection[str]) -> Route:
                 f"names, or set `providers.{provider}.wire` and `providers.{provider}.base_url`."
             )
         provider = endpoint.wire
+    if provider == "ollama" and call.extra.keys() & _OWN_INTERFACE:
+        # The older of Ollama's two interfaces, which LiteLLM takes under this name, drops one of them.
+        provider = "ollama_chat"
     base = endpoint.base_url
     if base is not None and provider in _OLLAMA:
         # Ours is the address of Ollama's OpenAI-style interface; LiteLLM speaks its own, one level up.

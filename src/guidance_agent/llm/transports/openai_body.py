@@ -57,6 +57,7 @@ def build_openai_body(call: PreparedCall, *, stream: bool) -> dict[str, Any]:
     if explicit:
         # Without this mode every new last message would be written at a surcharge and never read.
         body["prompt_cache_options"] = {"mode": "explicit", "ttl": "30m"}
+    body.update(call.extra)
     if plan.cache_key is not None:
         body["prompt_cache_key"] = plan.cache_key
     if stream:
