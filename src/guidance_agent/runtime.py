@@ -421,15 +421,19 @@ class Runtime:
         return BackgroundJob(name="annotations", interval=LOOK_SECONDS, run=deliver)
 
     async def _judging_jobs(self, stack: contextlib.AsyncExitStack) -> list[BackgroundJob]:
-        from guidance_agent.batch_runtime import performing_jobs, schedules_of
         from guidance_agent.compliance.judging import LOOK_SECONDS, BackgroundJudging
         from guidance_agent.compliance.turn_judge import TurnJudge
         from guidance_agent.core.background import BackgroundJob
-        from guidance_agent.core.durable import DurableRunner, Perform, open_runner
+        from guidance_agent.core.durable import DurableRunner, Perform, Schedule, open_runner
         from guidance_agent.core.slots import RENEW_SECONDS, WorkerSlot
 
         owner, host = self.journal.owner, socket.gethostname()
-        schedules = schedules_of(self.settings) if self._runs_schedules else None
+        schedules: Sequence[Schedule] | None = None
+        if self._runs_schedules:
+            # Other processes have a first text to come to.
+            from guidance_agent.batch_runtime import performing_jobs, schedules_of
+
+            schedules = schedules_of(self.settings)
         slot = WorkerSlot(self.database, self.clock, host=host, role=self._role, holder=owner)
         judge = TurnJudge(
             self.verdicts,
@@ -442,9 +446,8 @@ class Runtime:
         )
 
         async def open_durable(perform: Perform, ended: Callable[[], None]) -> DurableRunner:
-            return await open_runner(
-                self.database.url, slot, performing_jobs(self, perform), ended=ended, schedules=schedules
-            )
+            work = perform if schedules is None else performing_jobs(self, perform)
+            return await open_runner(self.database.url, slot, work, ended=ended, schedules=schedules)
 
         def look_again() -> None:
             if self._background is not None:

@@ -132,3 +132,19 @@ async def test_a_time_that_a_later_run_made_good_begins_nothing_and_one_that_fin
         assert len(await runs.last(limit=5, running=None)) == 1
         await perform("job:afternoon:2026-01-01T14:00:00+00:00")
         assert len(await runs.last(limit=5, running=None)) == 2
+
+
+async def test_a_worker_has_the_schedules_of_its_settings_and_one_that_leaves_at_once_none(settings: Settings) -> None:
+    wanted = settings.model_copy(
+        update={"background": True, "jobs": settings.jobs.model_copy(update={"schedule": True})}
+    )
+    known = "select schedule_name from workflow_schedules order by 1"
+    async with Runtime(wanted, role="worker", schedules=True) as runtime:
+        assert runtime.judging is not None
+        await runtime.judging.begin()
+        assert remembered(runtime.database, known) == [("job:afternoon",), ("job:nightly",)]
+        database = runtime.database
+    async with Runtime(wanted.model_copy(update={"jobs": settings.jobs}), role="worker") as leaves:
+        assert leaves.judging is not None
+        await leaves.judging.begin()
+    assert len(remembered(database, known)) == 2
