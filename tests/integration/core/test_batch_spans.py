@@ -289,13 +289,13 @@ async def test_of_many_items_a_sample_is_shown_and_told(
     open_processor: Open, provider: ProviderSimulator, traced: tuple[Tracing, MemorySink]
 ) -> None:
     provider.faults.add(Fault(kind="status", status=400, operation="batches.item", times=2))
-    await run(open_processor(options(item_spans=20)), requests(200), "openai")
+    await run(open_processor(options(item_spans=10)), requests(80), "openai")
     found = await spans(traced)
     items = found["batch.item"]
-    assert 5 < len(items) < 50
+    assert 2 < len(items) < 40
     assert [span.attributes["guidance.batch.item_outcome"] for span in items].count("errored_fatal") == 2
     (collected,) = found["batch.collect"]
-    assert collected.attributes["guidance.batch.items"] == 200
+    assert collected.attributes["guidance.batch.items"] == 80
     assert collected.attributes["guidance.batch.items_shown"] == len(items)
 
 
@@ -304,11 +304,11 @@ async def test_items_never_fill_the_queue_of_a_collector_that_is_away(open_proce
         def send(self, spans: Any, timeout: float) -> Any:
             return super().send(spans, timeout)._replace(accepted=0, try_again=True, problem="it is away")
 
-    outlet = ExportThread(Away(), Preparation(NoRedaction()), ExportLimits(spans=40, delay=0.01, batch=5))
+    outlet = ExportThread(Away(), Preparation(NoRedaction()), ExportLimits(spans=16, delay=0.01, batch=3))
     tracing = Tracing(outlet)
     try:
-        await run(open_processor(tracing=tracing), requests(200), "openai")
+        await run(open_processor(tracing=tracing), requests(60), "openai")
         assert outlet.counts.dropped == 0
-        assert outlet.counts.waiting <= 40
+        assert outlet.counts.waiting <= 16
     finally:
         await asyncio.to_thread(tracing.close, 0.1)
