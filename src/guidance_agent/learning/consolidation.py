@@ -15,6 +15,7 @@ milliseconds each, for which nobody's text should wait.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,11 +78,16 @@ def consolidation_prompt(window: MemoryWindow) -> tuple[Message, ...]:
         {"code": codes[each.id], "day": each.created_at.date().isoformat(), "text": each.text}
         for each in window.observations
     ]
-    stable = render_prompt("consolidation.md.j2", longest=LONGEST_REFLECTION, most=MOST_REFLECTIONS)
     last = render_prompt(
         "observations.md.j2", code=block_code([each.text for each in window.observations]), observations=shown
     )
-    return Message("system", stable, part="consolidation"), Message("user", last)
+    return _stable(), Message("user", last)
+
+
+@functools.cache
+def _stable() -> Message:
+    text = render_prompt("consolidation.md.j2", longest=LONGEST_REFLECTION, most=MOST_REFLECTIONS)
+    return Message("system", text, part="consolidation")
 
 
 class MemoryConsolidation:
@@ -147,16 +153,18 @@ class MemoryConsolidation:
         return WorkStanding(waiting=waiting, ended=ended)
 
     async def _requests(self, window_ids: Sequence[str]) -> Iterable[BatchRequest]:
-        return [
-            BatchRequest(
-                custom_id=window.id,
-                messages=consolidation_prompt(window),
-                max_tokens=_ANSWER_TOKENS,
-                response_schema=Consolidation,
-                metadata={"model": self.model},
-            )
-            for window in await self._windows.find(window_ids)
-        ]
+        windows = await self._windows.find(window_ids)
+        # Thousands of prompts are rendered in a thread.
+        return await asyncio.to_thread(lambda: [self._request(window) for window in windows])
+
+    def _request(self, window: MemoryWindow) -> BatchRequest:
+        return BatchRequest(
+            custom_id=window.id,
+            messages=consolidation_prompt(window),
+            max_tokens=_ANSWER_TOKENS,
+            response_schema=Consolidation,
+            metadata={"model": self.model},
+        )
 
     def _apply(self, connection: sa.Connection, result: BatchResult) -> None:
         if result.success and isinstance(result.parsed, Consolidation):

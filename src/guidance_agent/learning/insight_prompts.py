@@ -7,6 +7,7 @@ from the report, not by their ids.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -65,31 +66,21 @@ class ReadConsultation:
 
 def note_prompt(consultation: ReadConsultation, redactor: Redactor) -> tuple[Message, ...]:
     """Return the prompt for a note; redacting takes milliseconds, so call it off the event loop."""
-    labels = insight_labels()
-    stable = render_prompt("insight_note.md.j2", topics=labels.topics, causes=labels.causes, longest=LONGEST_NOTE)
     shown = _redacted(consultation, redactor)
     texts = [text for turn in shown for text in (turn.question, turn.answer, *turn.failed_checks)]
     last = render_prompt("insight_consultation.md.j2", code=block_code(texts), turns=shown)
-    return Message("system", stable, part="insights"), Message("user", last)
+    return _stable("insight_note.md.j2"), Message("user", last)
 
 
 def day_prompt(report: StoredReport, notes: Sequence[InsightNote], redactor: Redactor) -> tuple[Message, ...]:
     """Return the prompt for a day's words, from what was noted of its consultations."""
-    labels = insight_labels()
-    stable = render_prompt(
-        "insight_day.md.j2",
-        topics=labels.topics,
-        causes=labels.causes,
-        longest=LONGEST_STATEMENT,
-        longest_summary=LONGEST_SUMMARY,
-    )
     codes = codes_of(report, notes)
     shown = [_shown(codes[note.id], read, redactor) for note, read in shown_notes(notes)]
     counts = label_counts([ConsultationNote.model_validate(note.answer) for note in notes if note.answer is not None])
     last = render_prompt(
         "insight_notes.md.j2", code=block_code([str(each) for each in shown]), notes=shown, counts=counts
     )
-    return Message("system", stable, part="insights"), Message("user", last)
+    return _stable("insight_day.md.j2"), Message("user", last)
 
 
 def shown_notes(notes: Sequence[InsightNote]) -> list[tuple[InsightNote, ConsultationNote]]:
@@ -116,6 +107,20 @@ def label_counts(notes: Sequence[ConsultationNote]) -> dict[str, dict[str, int]]
     topics = Counter(topic for note in notes for topic in set(note.topics))
     causes = Counter(note.cause for note in notes if note.cause != NO_CAUSE)
     return {"topics": _ranked(topics), "causes": _ranked(causes)}
+
+
+@functools.cache
+def _stable(template: str) -> Message:
+    labels = insight_labels()
+    text = render_prompt(
+        template,
+        topics=labels.topics,
+        causes=labels.causes,
+        longest_note=LONGEST_NOTE,
+        longest=LONGEST_STATEMENT,
+        longest_summary=LONGEST_SUMMARY,
+    )
+    return Message("system", text, part="insights")
 
 
 def _ranked(counts: Counter[str]) -> dict[str, int]:

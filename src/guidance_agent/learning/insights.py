@@ -172,19 +172,19 @@ class InsightRounds:
         made = []
         for report in await self.records.reports(report_ids):
             notes = await self.records.notes(report.note_ids)
-            messages = await asyncio.to_thread(day_prompt, report, notes, self._redactor)
-            codes = codes_of(report, notes)
-            shown = {f"{_CODE}{codes[note.id]}": note.consultation_id for note, _ in shown_notes(notes)}
-            made.append(
-                BatchRequest(
-                    custom_id=report.id,
-                    messages=messages,
-                    max_tokens=_DAY_TOKENS,
-                    response_schema=DayWords,
-                    metadata={"model": self.model, **shown},
-                )
-            )
+            made.append(await asyncio.to_thread(self._day_request, report, notes))
         return made
+
+    def _day_request(self, report: StoredReport, notes: Sequence[InsightNote]) -> BatchRequest:
+        codes = codes_of(report, notes)
+        shown = {f"{_CODE}{codes[note.id]}": note.consultation_id for note, _ in shown_notes(notes)}
+        return BatchRequest(
+            custom_id=report.id,
+            messages=day_prompt(report, notes, self._redactor),
+            max_tokens=_DAY_TOKENS,
+            response_schema=DayWords,
+            metadata={"model": self.model, **shown},
+        )
 
     def _apply_note(self, connection: sa.Connection, result: BatchResult) -> None:
         if result.success and isinstance(result.parsed, ConsultationNote):
