@@ -125,5 +125,5 @@ def _cut(label: str, room: int) -> str:
 
 def _step(most: int) -> int:
     """Return the distance of the lines of a scale: 1, 2 or 5 times a power of ten, and some five of them."""
-    power = 10 ** max(0, math.floor(math.log10(max(1, most) / 5)))
+    power = int(10 ** max(0, math.floor(math.log10(max(1, most) / 5))))
     return next(each * power for each in (1, 2, 5, 10) if each * power * 5 >= most)
