@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,13 +15,17 @@ from guidance_agent import Runtime
 from guidance_agent.core.batch_processing import BatchResult
 from guidance_agent.core.batches.bodies import prepared_call
 from guidance_agent.core.schema import batch_items, batch_jobs, reflections, turns
+from guidance_agent.errors import ProviderUnavailableError
 from guidance_agent.learning.batch_reflection import NO_FAILURE_ANY_MORE, ReflectionRounds
 from guidance_agent.learning.reflection import learn_from_failures_batch, process_batch_reflection_results
 from guidance_agent.learning.reflection_records import MOST_UNREADABLE, ReflectionRecords
 from guidance_agent.learning.rule_records import Drafted, PreparedRule
+from guidance_agent.learning.rules import RulesBase
 from guidance_agent.llm.batch_request import ItemOutcome, request_from_json
 from guidance_agent.llm.transports.batch import load_object
 from guidance_agent.provider_simulator import Fault, ProviderSimulator
+from guidance_agent.retrieval.hashed import HashedEmbedder
+from guidance_agent.retrieval.vectors import FloatArray
 from tests.integration.core.batch_desk import FAST
 from tests.integration.core.batch_fixtures import seen
 from tests.integration.learning.failing import RULE, Steps, add_turn, rules_base
@@ -198,6 +203,29 @@ async def test_a_rule_whose_storing_breaks_off_is_stored_once(
         await run_through(rounds, batches)
     (rule,) = await rules_base(runtime).rules()
     assert len(rule.evidence) == 1
+
+
+@sqlite_only
+async def test_rules_and_cases_wait_for_vectors_that_cannot_be_made_now(
+    runtime: Runtime, steps: Steps, rounds: ReflectionRounds
+) -> None:
+    class Down(HashedEmbedder):
+        async def embed(self, texts: Sequence[str], *, shared: bool = False) -> FloatArray:
+            raise ProviderUnavailableError("The embedding model does not answer. Try again later.")
+
+    await add_turn(runtime, "t1")
+    await add_turn(runtime, "t2", judgement="passed", question="What is an annuity, please?", text="It is an income.")
+    steps.say_all(times=None)
+    base = RulesBase(runtime.database, runtime.clock, runtime.knowledge, Down())
+    waits = ReflectionRounds(runtime.database, runtime.clock, rounds.model, base)
+    async with processor_for(runtime, waits) as batches:
+        assert await waits.open_new(limit=5) == 1
+        await run_through(waits, batches)
+        assert (await waits.standing()).waiting == {"keep": 1}
+        assert await rounds.open_new(limit=5) == 0
+        await rounds.advance(batches)
+    assert await stages(runtime) == ["ended"]
+    assert len(await rules_base(runtime).rules()) == 1
 
 
 # What becomes of items
