@@ -52,6 +52,7 @@ Amounts = Literal["keep", "round", "hide"]
 """What redaction does about sums of money."""
 
 OPERATIONS = (
+    "batch",
     "calculation",
     "check_set",
     "completion",

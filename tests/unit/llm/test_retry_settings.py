@@ -82,7 +82,7 @@ def test_all_sections_may_stand_in_one_variable(monkeypatch: pytest.MonkeyPatch)
         ({"reasonning": {"retry": {"max_attempts": 1}}}, "'reasonning' is no operation. Did you mean 'reasoning'?"),
         (
             {"anthropic": {}},
-            "Use one of calculation, check_set, completion, doctor, embedding, gate, guidance, importance, ",
+            "Use one of batch, calculation, check_set, completion, doctor, embedding, gate, guidance, importance, ",
         ),
         ({"reasoning": {"retry": {"max_attemps": 1}}}, "operations.reasoning.retry.max_attemps"),
         ({"reasoning": {"max_attempts": 1}}, "operations.reasoning.max_attempts"),

@@ -89,7 +89,7 @@ class BatchConfig:
     history_mode: HistoryMode = "independent"
     history: Sequence[Message | Mapping[str, Any]] = ()
     timeout: float | None = None
-    operation: str = "completion"
+    operation: str = "batch"
     schema_attempts: int = 3
     repair: bool = True
     tools: ToolOptions = field(default_factory=ToolOptions)
