@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from guidance_agent.core.database import Database
 from guidance_agent.core.jobs.lock import JobLock
 from guidance_agent.errors import JobLockedError
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, SimulatorSettings
+from tests.integration.core import batch_desk
 from tests.integration.core.batch_desk import FAST, gateway_before
 from tests.integration.core.batch_fixtures import seen
 from tests.integration.core.job_desk import TwoStages, make_subjects, told
@@ -284,3 +286,60 @@ async def test_a_batch_that_is_gone_at_the_provider_ends_and_the_job_can_be_run_
     report = await jobs.afternoon(wait=True)
     assert (of(report).failed, of(report).ended) == (6, {"lost": 6})
     assert report.outcome == "done"
+
+
+@pytest.mark.only_on("sqlite")
+async def test_a_disk_that_is_full_needs_a_person_and_the_next_run_goes_on(
+    jobs_on: MakeJobs, work: TwoStages, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    jobs = jobs_on(work)
+    with monkeypatch.context() as patched:
+        patched.setattr("guidance_agent.core.batches.submitting.tempfile.TemporaryFile", Full)
+        report = await jobs.nightly()
+    assert report.outcome == "needs_person"
+    assert "No space left on device" in of(report).needs_person[0]
+    await jobs.afternoon(wait=True)
+    assert await told(database) == ALL_TOLD
+
+
+@pytest.mark.only_on("sqlite")
+async def test_a_clock_that_is_put_back_loses_nothing(
+    jobs_on: MakeJobs, work: TwoStages, database: Database, provider: ProviderSimulator
+) -> None:
+    provider.faults.add(Fault(kind="slow_batch", seconds=0.3))
+    await jobs_on(work).nightly()
+    report = await jobs_on(work, clock=MovedClock(timedelta(hours=-3))).nightly()
+    assert (of(report).opened, report.outcome) == (0, "done")
+    await jobs_on(work).afternoon(wait=True)
+    assert await told(database) == ALL_TOLD
+    assert (await seen(provider))["repeated"] == {}
+
+
+@pytest.mark.only_on("sqlite")
+async def test_a_run_that_comes_after_the_window_sends_what_expired_again(
+    jobs_on: MakeJobs, work: TwoStages, database: Database
+) -> None:
+    async with ProviderSimulator(SimulatorSettings.instant(seed=7).but(batch_window=0.5)) as late:
+        late.faults.add(Fault(kind="expire", times=2))
+        report = await jobs_on(work, base_url=late.base_url).nightly(wait=True)
+    assert (of(report).submitted, of(report).applied, of(report).failed) == (14, 12, 0)
+    assert await told(database) == ALL_TOLD
+
+
+@pytest.mark.only_on("sqlite")
+async def test_a_missing_key_needs_a_person_and_what_waits_goes_on_when_it_is_back(
+    jobs_on: MakeJobs, work: TwoStages, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = jobs_on(work)
+    await jobs.nightly()
+    with monkeypatch.context() as patched:
+        patched.setattr(batch_desk, "KEYS", {})
+        report = await jobs_on(work).afternoon()
+    assert report.outcome == "needs_person"
+    assert "AuthenticationError" in of(report).needs_person[0]
+    await jobs.afternoon(wait=True)
+    assert await told(database) == ALL_TOLD

@@ -49,7 +49,7 @@ async def test_nights_and_afternoons_make_drafts_and_audits_at_half_the_price(
     assert sorted(turn for turn, purpose, _ in left["verdicts"] if purpose == "audit") == sorted(FAILED + PASSED)
     assert all(state == "applied" and outcome == "succeeded" for _, state, outcome, _ in left["items"])
 
-    assert of(reports, "audit", "opened") == 7
+    assert (of(reports, "reflection", "opened"), of(reports, "audit", "opened")) == (len(FAILED), 7)
     assert (of(reports, "reflection", "applied"), of(reports, "audit", "applied")) == (4 * len(FAILED), 7)
     costs = [report.money.cost_usd or 0 for report in reports]
     full = [report.money.interactive_usd or 0 for report in reports]
