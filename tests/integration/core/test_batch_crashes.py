@@ -10,10 +10,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+import sqlalchemy as sa
 
 from guidance_agent import Settings
 from guidance_agent.core.batch_processing import CRASH_POINTS, BatchProcessor
 from guidance_agent.core.database import Database, database_url
+from guidance_agent.core.schema import model_calls
 from guidance_agent.errors import BatchConflictError
 from guidance_agent.provider_simulator import ProviderSimulator, SimulatorSettings
 from tests.integration.core.batch_desk import (
@@ -82,6 +84,9 @@ async def finish(database: Database, provider: ProviderSimulator, wire: str) -> 
                     await asyncio.sleep(0.05)
         status = await processor.wait("job", timeout=20)
     assert (status.applied, status.outcomes, status.needs_person) == (12, {"succeeded": 12}, False)
+    entered = sa.select(sa.func.count(), sa.func.sum(model_calls.c.cost_usd))
+    count, usd = await database.run(lambda connection: connection.execute(entered).one())
+    assert (count, usd) == (12, pytest.approx(status.cost_usd))
 
 
 async def check(settings: Settings, database: Database, provider: ProviderSimulator, wire: str, point: str) -> None:
