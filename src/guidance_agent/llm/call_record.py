@@ -127,8 +127,6 @@ class CallRecorder:
     def attempt_failed(self, error: ModelError, wait: float | None) -> None:
         """Note that the attempt failed; `wait` is the time to the next one at this model, None where there is none."""
         self._rate_limited += isinstance(error, RateLimitedError)
-        if self._grant is not None:
-            self._grant.failed(error)
         self.trace.attempt_failed(self.attempts, error, wait)
 
     def replayed(self, call: PreparedCall) -> None:
@@ -259,27 +257,4 @@ class CallRecorder:
             reported,
             self._attempt_started,
             first_token_at=None if self._first_token is None else self._started + self._first_token,
-        )
-
-    def _log(self, call: ModelCall) -> None:
-        usage, timing = call.usage, call.timing
-        fields = {
-            "model": call.model,
-            "operation": call.operation,
-            "outcome": call.outcome,
-            "attempts": call.attempts,
-            "input_tokens": None if usage is None else usage.total_input_tokens,
-            "cached_tokens": None if usage is None else usage.cache_read_tokens,
-            "output_tokens": None if usage is None else usage.output_tokens,
-            "estimated": None if usage is None else usage.estimated,
-            "cost_usd": None if call.cost is None else round(call.cost.usd, 8),
-            "cache": call.cache_outcome,
-            "first_token_s": None if timing.first_token is None else round(timing.first_token, 4),
-            "total_s": round(timing.total, 4),
-            "request_id": call.request_id,
-            "simulated": call.simulated,
-            "trace_id": self.trace.span.trace_id,
-        }
-        _logger.info(
-            "model call %s", " ".join(f"{name}={value}" for name, value in fields.items()), extra={"model_call": fields}
         )

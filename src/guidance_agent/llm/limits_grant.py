@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from guidance_agent.errors import ModelError, ProviderUnreachableError
 from guidance_agent.llm.limits_state import NOTHING, Amounts, Bounds, LimitState, Reserved
 from guidance_agent.llm.messages import Usage
 from guidance_agent.llm.providers.base import LimitedTokens
@@ -104,9 +103,3 @@ class Grant:
         taken = self._queue.learned.note(self._size, usage)
         difference = Amounts(*(real - expected for real, expected in zip(taken, self._amounts, strict=True)))
         self._queue.change(lambda state, now: state.add(difference))
-
-    def failed(self, error: ModelError) -> None:
-        """Note that the call failed; one that never arrived took nothing."""
-        if not self._settled and isinstance(error, ProviderUnreachableError):
-            self._queue.change(lambda state, now: state.add(-self._amounts))
-        self._settled = True
