@@ -68,6 +68,14 @@ class _Found(NamedTuple):
     topic: str | None = None
 
 
+class _People(NamedTuple):
+    """Who a conversation is about: its redacted text, names that were known before, and those that were found in it."""
+
+    redacted: str
+    known: tuple[str, ...]
+    learned: frozenset[str]
+
+
 class CaseWriter:
     """Makes the line of a case. Reads files on first use; may be used from any thread."""
 
@@ -84,28 +92,33 @@ class CaseWriter:
         """
         if any(pattern.search(question) for pattern in _private()):
             return None
-        asked = self._kept(question, names, most=LONGEST_QUESTION)
-        answered = self._kept(answer, names, most=LONGEST_ANSWER)
+        # What a name is often shows elsewhere only: both are read as a whole before their sentences are looked at.
+        redacted, learned = self._redactor.read(f"{question}\n\n{answer}", known=tuple(names))
+        people = _People(redacted, tuple(names), learned)
+        asked = self._kept(question, people, most=LONGEST_QUESTION)
+        answered = self._kept(answer, people, most=LONGEST_ANSWER)
         if len(asked) < _SHORTEST or len(answered) < _SHORTEST:
             return None
         line = f"Asked: {asked} Answered: {answered}"
-        # Each sentence was looked at alone; what only shows in the whole is not let through either.
-        return line if is_storable(line) and self._redactor.redact(line, known=tuple(names)) == line else None
+        return line if is_storable(line) and not self._finds_in(line, people) else None
 
-    def _kept(self, text: str, names: Sequence[str], *, most: int) -> str:
+    def _kept(self, text: str, people: _People, *, most: int) -> str:
         kept: list[str] = []
         length = 0
         for piece in _SENTENCE_END.split(text):
             sentence = " ".join(_MARKS.sub("", piece).split())
-            if not sentence or _NUMBER.search(sentence):
+            if not sentence or _NUMBER.search(sentence) or piece not in people.redacted:
                 continue
-            if self._redactor.redact(sentence, known=tuple(names)) != sentence:
+            if self._finds_in(sentence, people):
                 continue
             length += len(sentence) + 1
             if length > most:
                 break
             kept.append(sentence)
         return " ".join(kept)
+
+    def _finds_in(self, text: str, people: _People) -> bool:
+        return self._redactor.redact(text, known=people.known, learned=people.learned) != text
 
 
 class CaseBase:
