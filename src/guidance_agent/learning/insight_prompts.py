@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from guidance_agent.compliance.data_blocks import block_code
 from guidance_agent.core.insight_records import InsightNote, StoredReport
 from guidance_agent.learning.insight_answers import (
@@ -36,6 +38,7 @@ __all__ = [
     "day_prompt",
     "label_counts",
     "note_prompt",
+    "read_answers",
     "shown_notes",
 ]
 
@@ -76,7 +79,7 @@ def day_prompt(report: StoredReport, notes: Sequence[InsightNote], redactor: Red
     """Return the prompt for a day's words, from what was noted of its consultations."""
     codes = codes_of(report, notes)
     shown = [_shown(codes[note.id], read, redactor) for note, read in shown_notes(notes)]
-    counts = label_counts([ConsultationNote.model_validate(note.answer) for note in notes if note.answer is not None])
+    counts = label_counts(read_answers(notes))
     last = render_prompt(
         "insight_notes.md.j2", code=block_code([str(each) for each in shown]), notes=shown, counts=counts
     )
@@ -85,7 +88,7 @@ def day_prompt(report: StoredReport, notes: Sequence[InsightNote], redactor: Red
 
 def shown_notes(notes: Sequence[InsightNote]) -> list[tuple[InsightNote, ConsultationNote]]:
     """Return the notes that a day's words are written from: those that say most first, then by their ids."""
-    read = [(note, ConsultationNote.model_validate(note.answer)) for note in notes if note.answer is not None]
+    read = [(note, answer) for note in notes if (answer := _answer(note)) is not None]
     read.sort(key=lambda each: (-len(each[1].misunderstandings), each[1].cause == NO_CAUSE, each[0].id))
     return sorted(read[:NOTES_SHOWN], key=lambda each: each[0].id)
 
@@ -100,6 +103,21 @@ def codes_of(report: StoredReport, notes: Sequence[InsightNote]) -> dict[str, st
         taken.add(code)
         codes[note.id] = code
     return codes
+
+
+def read_answers(notes: Sequence[InsightNote]) -> list[ConsultationNote]:
+    """Return what was noted, without the notes of consultations that could not be read."""
+    return [answer for note in notes if (answer := _answer(note)) is not None]
+
+
+def _answer(note: InsightNote) -> ConsultationNote | None:
+    """Return what a note says; None too where it was written with labels that are in the lists no more."""
+    if note.answer is None:
+        return None
+    try:
+        return ConsultationNote.model_validate(note.answer)
+    except ValidationError:
+        return None
 
 
 def label_counts(notes: Sequence[ConsultationNote]) -> dict[str, dict[str, int]]:

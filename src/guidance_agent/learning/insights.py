@@ -44,6 +44,7 @@ from guidance_agent.learning.insight_prompts import (
     day_prompt,
     label_counts,
     note_prompt,
+    read_answers,
     shown_notes,
 )
 from guidance_agent.tracing.redaction import Redactor
@@ -143,7 +144,7 @@ class InsightRounds:
         counted = await self._database.run(
             lambda connection: count_day(connection, report.day, turn_ids, include_simulated=self._include_simulated)
         )
-        read = [ConsultationNote.model_validate(note.answer) for note in notes if note.answer is not None]
+        read = await asyncio.to_thread(read_answers, notes)
         counts = counted.model_copy(update={"read": len(read), **label_counts(read)}).model_dump(mode="json")
         simulated = report.simulated or any(note.simulated for note in notes)
         if read:

@@ -21,6 +21,7 @@ from guidance_agent.learning.insight_prompts import (
     codes_of,
     day_prompt,
     note_prompt,
+    read_answers,
     shown_notes,
 )
 from guidance_agent.llm.messages import Message
@@ -137,6 +138,12 @@ def test_a_day_with_many_consultations_shows_those_that_say_most_and_counts_all(
     last = day_prompt(report(*notes), notes, REDACTOR)[-1].content
     assert f"- topic tax: {NOTES_SHOWN + 1}" in last
     assert "It ranked them." in last
+
+
+def test_a_note_with_a_label_that_is_no_more_counts_as_unread() -> None:
+    notes = [note("old", topics=["gossip"]), note("new")]
+    assert len(read_answers(notes)) == 1
+    assert [each.id for each, _ in shown_notes(notes)] == ["new"]
 
 
 def test_words_with_figures_do_not_reach_the_second_round() -> None:
