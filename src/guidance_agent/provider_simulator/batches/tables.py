@@ -82,7 +82,7 @@ CREATE TABLE IF NOT EXISTS items (
     PRIMARY KEY (batch, line)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS items_by_custom_id ON items (custom_id, batch);
-CREATE INDEX IF NOT EXISTS items_waiting ON items (batch, wave, line) WHERE outcome IS NULL;
+CREATE INDEX IF NOT EXISTS items_in_turn ON items (batch, wave, line DESC) WHERE outcome IS NULL;
 CREATE TABLE IF NOT EXISTS prefixes (
     key TEXT PRIMARY KEY,
     ttl REAL NOT NULL,
