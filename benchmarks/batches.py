@@ -118,7 +118,7 @@ async def _measure(items: int, wire: str, folder: Path, base_url: str) -> dict[s
             database,
             gateway,
             kinds=[BatchKind(name="bench", apply=apply)],
-            options=BatchOptions(poll=0.2, prime_wait=0.0),
+            options=BatchOptions(poll=2.0, prime_wait=0.0),
             crash=steps,
         ) as processor,
     ):
