@@ -30,6 +30,7 @@ def report_as_text(report: JobReport) -> str:
         return f"The {report.job} job had nothing to do: nothing was submitted, and nothing waits.\n"
     page = _Page()
     page.table(_works_table(report.works))
+    page.lines(_standings(report.works))
     page.lines(_money_lines(report.money))
     page.lines(_troubles(report.works))
     page.lines([f"The {report.job} job took {report.seconds:.1f} s, in {report.rounds} rounds."])
@@ -44,6 +45,7 @@ def status_as_text(status: JobsStatus) -> str:
             [f"A run is at work since {status.running.taken_at:%Y-%m-%d %H:%M:%S} UTC: {status.running.holder}."]
         )
     page.table(_works_table(status.works, opened=False))
+    page.lines(_standings(status.works))
     total = Money()
     for work in status.works:
         total = total.plus(work.money)
@@ -135,24 +137,20 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def _works_table(works: Sequence[WorkReport], *, opened: bool = True) -> Table:
-    counts = (
-        ("new", "submitted", "answered", "applied", "failed")
-        if opened
-        else ("submitted", "answered", "applied", "failed")
-    )
-    table = _table("work", *counts, "waiting", "ended", "cost", "saved", right=counts)
+    counts = ("new", "submitted", "answered", "applied", "failed")[0 if opened else 1 :]
+    table = _table("work", *counts, "cost", right=(*counts, "cost"))
     for work in works:
-        row = (work.submitted, work.answered, work.applied, work.failed)
-        figures = map(str, (work.opened, *row) if opened else row)
-        table.add_row(
-            work.name,
-            *figures,
-            _counts(work.waiting),
-            _counts(work.ended),
-            _usd(work.money.cost_usd),
-            _saved(work.money),
-        )
+        figures = (work.opened, work.submitted, work.answered, work.applied, work.failed)[0 if opened else 1 :]
+        table.add_row(work.name, *(f"{figure:,}" for figure in figures), _usd(work.money.cost_usd))
     return table
+
+
+def _standings(works: Sequence[WorkReport]) -> Iterator[str]:
+    for work in works:
+        if work.waiting:
+            yield f"{work.name} goes on: {_counts(work.waiting)}."
+        if work.ended:
+            yield f"{work.name} has ended, in all runs: {_counts(work.ended)}."
 
 
 def _batches_table(batches: Sequence[OpenBatch]) -> Table:
@@ -163,7 +161,7 @@ def _batches_table(batches: Sequence[OpenBatch]) -> Table:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "-"
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def _money_lines(money: Money) -> Iterator[str]:

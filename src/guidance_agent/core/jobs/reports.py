@@ -51,11 +51,13 @@ class Money:
         return self.cache_read_tokens / self.input_tokens if self.input_tokens else None
 
     def plus(self, other: Money) -> Money:
-        """Return both together; what is not known of one is left out."""
+        """Return both together; what is not known of one is left out, and where nothing is known there is no sum."""
+        interactive, unpriced = _sum(self.interactive_usd, other.interactive_usd), self.unpriced + other.unpriced
+        known = bool(interactive) or not unpriced
         return Money(
-            cost_usd=_sum(self.cost_usd, other.cost_usd),
-            interactive_usd=_sum(self.interactive_usd, other.interactive_usd),
-            unpriced=self.unpriced + other.unpriced,
+            cost_usd=_sum(self.cost_usd, other.cost_usd) if known else None,
+            interactive_usd=interactive if known else None,
+            unpriced=unpriced,
             input_tokens=self.input_tokens + other.input_tokens,
             cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
             simulated=self.simulated or other.simulated,

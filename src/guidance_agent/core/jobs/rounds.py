@@ -33,7 +33,7 @@ T = TypeVar("T")
 OTHER = "other"
 """What reports call the jobs that belong to no kind of work."""
 
-_MOST_ROUNDS = 1_000
+_MOST_ROUNDS = 100
 _LEAST_PAUSE = 0.02
 
 _logger = logging.getLogger("guidance_agent.batches")
