@@ -41,8 +41,6 @@ _CHAT_IN_A_ROW = 4
 _AT_ONCE = 16
 """Calls that one look into the store may let go."""
 _LONGEST_SLEEP = 5.0
-_RETRY_AFTER = 1.0
-"""Seconds to wait after a refusal that says nothing."""
 _STORE_PAUSE = 30.0
 _REMEMBERED = 4_096
 _TELLING = 20
@@ -177,14 +175,17 @@ class LimitQueue:
             self._urgent = True
             self._wake()
 
-    def refused(self, error: RateLimitedError) -> None:
-        """Note that the provider refused a call with a 429."""
+    def refused(self, error: RateLimitedError, *, respect_retry_after: bool = True) -> None:
+        """Note that the provider refused a call with a 429.
+
+        Where it does not say for how long, or is not to be listened to, only the rate changes.
+        """
         told = read_rate_headers(error.rate_headers)
-        retry_after = error.retry_after if error.retry_after is not None else told.reset
+        retry_after = (error.retry_after if error.retry_after is not None else told.reset) or 0.0
         refuse = partial(
             LimitState.refuse,
             bounds=self.bounds,
-            retry_after=_RETRY_AFTER if retry_after is None else retry_after,
+            retry_after=retry_after if respect_retry_after else 0.0,
             told=told.limits,
             reached=self._reached(),
         )

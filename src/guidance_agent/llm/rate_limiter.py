@@ -90,7 +90,8 @@ class RateLimiter:
         queue = self.queue_of(call)
         if queue is None:
             queue = self._queues[call.request.model] = self._queue(call.request.model, self._bounds(call))
-        queue.refused(error)
+        retry = self._settings.retry_for(call.endpoint.provider, call.request.operation)
+        queue.refused(error, respect_retry_after=retry.respect_retry_after)
 
     async def aclose(self) -> None:
         """Let nobody wait any longer."""

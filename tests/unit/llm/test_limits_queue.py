@@ -140,6 +140,15 @@ async def test_a_refusal_holds_the_queue_for_as_long_as_the_provider_asks() -> N
     await desk.queue.aclose()
 
 
+async def test_a_provider_that_is_not_to_be_listened_to_holds_nothing() -> None:
+    desk = Desk(Bounds())
+    desk.queue.refused(RateLimitedError("too fast", retry_after=60), respect_retry_after=False)
+    desk.queue.refused(RateLimitedError("too fast"))
+    async with asyncio.timeout(5):
+        await enter(desk.queue)
+    await desk.queue.aclose()
+
+
 async def test_a_refusal_reaches_who_sleeps_already() -> None:
     desk = Desk(Bounds(per_minute=Amounts(600), burst=0.1))
     await enter(desk.queue)
