@@ -87,7 +87,7 @@ class ModelGateway:
         self._sinks = (*sinks, CallMetrics())
         self._prices: Prices = prices if prices is not None else PriceTable.load(settings.prices_file)
         self._responses = responses
-        self._tracing = tracing
+        self.tracing = tracing
         self.prices_read = False
         self._closed = False
         self._history = CacheHistory(clock=self.clock.monotonic)
@@ -296,7 +296,7 @@ class ModelGateway:
             prices=self._prices,
             history=self._history,
             sinks=self._sinks,
-            tracing=self._tracing,
+            tracing=self.tracing,
         )
 
     def _prepared(self, request: ModelRequest, resolved: Resolved) -> PreparedCall:

@@ -56,6 +56,7 @@ class NotedCalls:
 
     def __init__(self, gateway: ModelGateway) -> None:
         self.calls: list[ModelCall] = []
+        self.tracing = gateway.tracing
         self._gateway = gateway
 
     async def complete(self, request: ModelRequest) -> Completion:

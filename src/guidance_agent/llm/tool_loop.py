@@ -15,6 +15,7 @@ from guidance_agent.llm.messages import Completion, Delta, Message, ModelCall, M
 from guidance_agent.llm.tool_runs import ToolOptions, ToolRun, run_calls
 from guidance_agent.llm.tools import AnyTool, Tool, runnable, specs_of
 from guidance_agent.llm.transports.tool_pieces import ToolCallAssembler
+from guidance_agent.tracing.tracer import Tracing
 
 if TYPE_CHECKING:
     from guidance_agent.llm.gateway import ModelGateway
@@ -45,6 +46,8 @@ class ToolAnswer:
 class Answering(Protocol):
     """What answers whole requests: the gateway, or what stands before it."""
 
+    tracing: Tracing
+
     async def complete(self, request: ModelRequest) -> Completion:
         """Return the whole answer."""
 
@@ -71,7 +74,7 @@ async def complete_with_tools(
         ToolLimitError: the model calls tools once more than it may.
         ModelError: a call of the model failed, after retries and fallbacks.
     """
-    loop = _Loop(request, tools, max_iterations, options)
+    loop = _Loop(request, tools, max_iterations, options, gateway.tracing)
     calls: list[ModelCall] = []
     while True:
         completion = await gateway.complete(loop.request)
@@ -97,7 +100,7 @@ async def stream_with_tools(
     Arguments and errors as of `complete_with_tools`. Text before a call of a tool is yielded too: a model may say what
     it looks up. Leave it with `aclose`, such as by `contextlib.aclosing`, to close the provider's socket at once.
     """
-    loop = _Loop(request, tools, max_iterations, options)
+    loop = _Loop(request, tools, max_iterations, options, gateway.tracing)
     while True:
         pieces, texts = ToolCallAssembler(), list[str]()
         async with gateway.stream(loop.request) as stream:
@@ -117,7 +120,12 @@ class _Loop:
     """The rounds: what is asked next, and what was run."""
 
     def __init__(
-        self, request: ModelRequest, tools: Sequence[AnyTool], limit: int | None, options: ToolOptions
+        self,
+        request: ModelRequest,
+        tools: Sequence[AnyTool],
+        limit: int | None,
+        options: ToolOptions,
+        tracing: Tracing,
     ) -> None:
         self.request = replace(request, tools=specs_of(tools))
         self.runs: list[ToolRun] = []
@@ -125,6 +133,7 @@ class _Loop:
         self._described = {spec.name for spec in self.request.tools} - self._tools.keys()
         self._limit = DEFAULT_ITERATIONS if limit is None else limit
         self._options = options
+        self._tracing = tracing
         self._round = 0
 
     def wanted(self, calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
@@ -147,7 +156,7 @@ class _Loop:
     async def run(self, text: str, calls: tuple[ToolCall, ...]) -> list[ToolRun]:
         """Carry out the calls, and put them and their results into the next request."""
         self._round += 1
-        done = await run_calls(self._tools, calls, self._options, number=self._round)
+        done = await run_calls(self._tools, calls, self._options, number=self._round, tracing=self._tracing)
         self.runs += done
         said = Message("assistant", text, tool_calls=calls)
         told = [Message("tool", run.result, tool_call_id=run.id) for run in done]

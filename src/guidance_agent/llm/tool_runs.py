@@ -21,6 +21,8 @@ from pydantic import ValidationError
 
 from guidance_agent.llm.messages import ToolCall
 from guidance_agent.llm.tools import Tool
+from guidance_agent.tracing import attributes as names
+from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 
 __all__ = ["ToolOptions", "ToolRun", "run_call", "run_calls"]
 
@@ -67,14 +69,38 @@ class ToolRun:
 
 
 async def run_calls(
-    tools: Mapping[str, Tool], calls: tuple[ToolCall, ...], options: ToolOptions, *, number: int
+    tools: Mapping[str, Tool],
+    calls: tuple[ToolCall, ...],
+    options: ToolOptions,
+    *,
+    number: int,
+    tracing: Tracing = NO_TRACING,
 ) -> list[ToolRun]:
-    """Carry out the calls of one answer, at most so many at once, and return them in their order."""
+    """Carry out the calls of one answer, at most so many at once, and return them in their order.
+
+    Args:
+        tools: What may be called, by name.
+        calls: What is called.
+        options: Time and size of calls.
+        number: Of the answer, from 1.
+        tracing: Makes the span of each call.
+    """
     room = asyncio.Semaphore(options.at_once)
 
     async def run(call: ToolCall) -> ToolRun:
         async with room:
-            return await run_call(tools, call, options, number=number)
+            with tracing.work("tool", "TOOL") as span:
+                done = await run_call(tools, call, options, number=number)
+                span.set(
+                    {
+                        names.TOOL_NAME: done.name,
+                        names.INPUT_VALUE: done.arguments,
+                        names.INPUT_MIME_TYPE: names.JSON,
+                        names.OUTPUT_VALUE: done.result,
+                        names.OUTPUT_MIME_TYPE: names.TEXT,
+                    }
+                )
+                return done
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(call)) for call in calls]

@@ -347,6 +347,15 @@ async def test_a_stream_that_fails_fast_keeps_what_was_not_read_yet(
     assert [result.response for result in kept if result.success] == ["Answer 0", "Answer 1", "Answer 2"]
 
 
+async def test_a_stream_that_skips_failures_still_counts_them(
+    gateway: ModelGateway, simulator: ProviderSimulator, answers: Callable[..., list[str]]
+) -> None:
+    broken(simulator, "Question 1?")
+    stream = stream_batch(answers(3), OPENAI, gateway=gateway, config=strategy("skip"), order="input")
+    assert [result.custom_id async for result in stream] == ["0", "2"]
+    assert (stream.progress.succeeded, stream.progress.failed) == (2, 1)
+
+
 @pytest.mark.parametrize("leaves", ["break", "cancel", "drop"])
 async def test_leaving_a_stream_cancels_what_runs(
     leaves: str, gateway: ModelGateway, simulator: ProviderSimulator, calls: list[ModelCall]

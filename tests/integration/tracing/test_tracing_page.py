@@ -21,6 +21,7 @@ from guidance_agent.core.background import BackgroundJob, BackgroundWorker
 from guidance_agent.core.batch_processing import BatchOptions, BatchProcessor, BatchRequest
 from guidance_agent.core.clock import SystemClock
 from guidance_agent.errors import ModelError
+from guidance_agent.llm.concurrent import batch_complete
 from guidance_agent.llm.messages import Message, ModelRequest, ToolSpec
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 from guidance_agent.settings import CalculationSettings
@@ -145,6 +146,7 @@ async def calls(traced: Traced) -> None:
     )
     async for _ in gateway.stream(request):
         pass
+    assert (await batch_complete(["What is drawdown?"], MODEL, gateway=gateway)).succeeded == 1
     traced.tracing.span("batch item", "LLM", parent=NEW_TRACE, link=SpanContext(1, 2)).end(outcome="completed")
 
 
@@ -233,7 +235,7 @@ async def spans(
 @pytest.mark.timeout(180)
 async def test_the_page_tells_every_span_attribute_and_event(spans: dict[str, list[FinishedSpan]]) -> None:
     page_spans = {names_in(cells[0])[0]: cells[1] for cells in told(section("Spans"))}
-    own = {"completion", "batch item", "text"}
+    own = {"batch", "completion", "batch item", "text"}
     assert spans.keys() - own == page_spans.keys()
     for name, named in spans.items():
         if name not in own:

@@ -78,6 +78,7 @@ class ItemRunner:
         max_tool_iterations: int | None,
         config: BatchConfig,
     ) -> None:
+        self.tracing = gateway.tracing
         self._gateway = gateway
         self._model = model
         self._system_prompt = system_prompt

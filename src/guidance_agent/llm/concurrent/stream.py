@@ -20,6 +20,8 @@ from guidance_agent.llm.concurrent.item import GivenRequest, ItemRunner, Tried
 from guidance_agent.llm.concurrent.progress import ProgressBar
 from guidance_agent.llm.concurrent.response import BatchResponse, Totals
 from guidance_agent.llm.concurrent.workers import Done, Workers
+from guidance_agent.tracing import attributes as names
+from guidance_agent.tracing.span import NO_SPAN, Outcome, Span
 
 __all__ = ["BatchStream", "GivenRequests"]
 
@@ -59,6 +61,7 @@ class BatchStream:
         self._bar: ProgressBar | None = ProgressBar() if config.show_progress else None
         self._workers: Workers[GivenRequest, Tried] | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
+        self._span: Span = NO_SPAN
         self._over = False
 
     def __aiter__(self) -> Self:
@@ -103,7 +106,7 @@ class BatchStream:
             return
         if self._finalizer is not None:
             self._finalizer.detach()
-        await _close(workers, self._opened, self._bar)
+        await _close(workers, self._opened, self._bar, self._span, self._totals)
 
     @property
     def progress(self) -> BatchProgress:
@@ -125,8 +128,19 @@ class BatchStream:
             ordered=self._order == "input",
             stops=_failed if fails_fast else lambda _: False,
         )
+        self._span = runner.tracing.span("batch.concurrent", "CHAIN")
+        with runner.tracing.current(self._span):
+            # The tasks of the workers inherit the span, so that calls of models stand below it.
+            self._workers.begin()
         self._finalizer = weakref.finalize(
-            self, _abandon, asyncio.get_running_loop(), self._workers, self._opened, self._bar
+            self,
+            _abandon,
+            asyncio.get_running_loop(),
+            self._workers,
+            self._opened,
+            self._bar,
+            self._span,
+            self._totals,
         )
         self._finalizer.atexit = False
         return self._workers
@@ -163,11 +177,24 @@ def _failed(tried: Tried) -> bool:
 
 
 async def _close(
-    workers: Workers[Any, Any], opened: AbstractAsyncContextManager[ItemRunner], bar: ProgressBar | None
+    workers: Workers[Any, Any],
+    opened: AbstractAsyncContextManager[ItemRunner],
+    bar: ProgressBar | None,
+    span: Span,
+    totals: Totals,
 ) -> None:
+    ended: Outcome = "completed" if workers.has_ended else "closed_early"
     try:
         await workers.aclose()
     finally:
+        span.set(
+            {
+                names.BATCH_ITEMS: totals.total,
+                names.BATCH_OUTCOMES: [f"{totals.succeeded} succeeded", f"{totals.failed} failed"],
+                names.COST_USD: totals.cost,
+            }
+        )
+        span.end(outcome="failed" if workers.stopped_by is not None else ended)
         if bar is not None:
             bar.stop()
         await opened.__aexit__(None, None, None)

@@ -75,8 +75,7 @@ class Workers(Generic[T, R]):
         Raises:
             Exception: what the source or the work raised, once the results before it were handed out.
         """
-        if not self._begun:
-            self._begin()
+        self.begin()
         while True:
             if self.stopped_by is not None:
                 return None
@@ -90,6 +89,11 @@ class Workers(Generic[T, R]):
                 return None
             self._wake.clear()
             await self._wake.wait()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of the source was worked on."""
+        return self._begun and not self._tasks and self._error is None and self.stopped_by is None
 
     def waiting(self) -> list[Done[R]]:
         """Return the results that are there and were not handed out, in the order of the source."""
@@ -110,7 +114,10 @@ class Workers(Generic[T, R]):
         if close is not None:
             await close()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Begin to work, if that has not begun; the tasks have the context of whoever calls it."""
+        if self._begun:
+            return
         self._begun = True
         for _ in range(self._width):
             task = asyncio.create_task(self._run())
