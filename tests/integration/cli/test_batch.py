@@ -240,6 +240,13 @@ def test_the_units_for_systemd_are_valid(tmp_path: Path, batch: Batch) -> None:
     subprocess.run(verify, check=True, capture_output=True, env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:"})
 
 
+def test_help_names_the_exit_statuses_that_a_schedule_needs(batch: Batch) -> None:
+    for command in ((), ("nightly",), ("decide",)):
+        help_text = batch(*command, "--help")[1]
+        for expected in ("\n    1    something needs a person\n", "\n    75   try later", "\n    130  interrupted\n"):
+            assert expected in help_text
+
+
 def test_settings_of_schedules_are_checked() -> None:
     for wrong, told in (({"nightly": "2 o'clock"}, "no schedule"), ({"time_zone": "Europe/Slough"}, "no time zone")):
         with pytest.raises(Exception, match=told):

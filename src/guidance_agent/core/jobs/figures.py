@@ -13,7 +13,7 @@ from guidance_agent.core.database import Database
 from guidance_agent.core.jobs.reports import Money
 from guidance_agent.core.schema import batch_items, batch_jobs, provider_batches
 
-__all__ = ["Figures", "OpenBatch", "figures_of", "jobs_of", "open_batches", "preparing_jobs"]
+__all__ = ["Figures", "OpenBatch", "answered_of", "figures_of", "jobs_of", "open_batches", "preparing_jobs"]
 
 _AT_ONCE = 500
 
@@ -135,6 +135,18 @@ async def figures_of(database: Database, job_ids: Sequence[str]) -> Mapping[str,
 
     await database.run(read)
     return found
+
+
+async def answered_of(database: Database, job_ids: Sequence[str]) -> tuple[int, int]:
+    """Return how many items of these jobs have their results, and how many items there are."""
+    item = batch_items.c
+    counts = sa.select(sa.func.count(), _count(item.state != "prepared"))
+
+    def read(connection: sa.Connection) -> tuple[int, int]:
+        found = [connection.execute(counts.where(item.job_id.in_(some))).one() for some in _pages(job_ids)]
+        return sum(row[1] or 0 for row in found), sum(row[0] for row in found)
+
+    return await database.run(read)
 
 
 def _pages(ids: Sequence[str]) -> Iterator[Sequence[str]]:

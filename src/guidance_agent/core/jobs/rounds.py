@@ -18,6 +18,7 @@ from guidance_agent.core.database import Database
 from guidance_agent.core.jobs.figures import (
     Figures,
     OpenBatch,
+    answered_of,
     figures_of,
     jobs_of,
     open_batches,
@@ -218,12 +219,15 @@ class Rounds:
         )
 
     async def _figures(self) -> Mapping[str, Figures]:
+        return await figures_of(self._database, await self._added())
+
+    async def _added(self) -> Sequence[str]:
+        """Return the jobs that this run may change: all but those that had ended before."""
         jobs = await jobs_of(self._database, self._kinds)
-        return await figures_of(self._database, [job.id for job in jobs if job.id not in self._done_before])
+        return [job.id for job in jobs if job.id not in self._done_before]
 
     async def _tell(self, doing: str) -> None:
         if self._progress is None:
             return
-        figures = (await self._figures()).values()
-        answered, items = sum(each.answered for each in figures), sum(each.items for each in figures)
+        answered, items = await answered_of(self._database, await self._added())
         self._progress(JobProgress(answered=answered, items=items, doing=doing))
