@@ -1,9 +1,9 @@
 """What the program itself says of a reflection: one that steers, instructs, counts or invents is not remembered.
 
-A reflection stands in later prompts beside what the customer said. So it may only report: it begins with a word of
-reporting, the gate's rules find no breach in it, and every figure and every name in it stands in the observations that
-it names as evidence; a number or an address that identifies a person stands in none. Where the gate's rules cannot
-tell, the wording decides, because they know replies, and a report of a wish is none.
+A reflection stands in later prompts beside what the customer said. So it may only report: it is one sentence that
+begins with a word of reporting, the gate's rules find no breach in it, and every figure and every name in it stands in
+the observations that it names as evidence; a number or an address that identifies a person stands in none. Where the
+gate's rules cannot tell, the wording decides, because they know replies, and a report of a wish is none.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ _SHORTEST = 15
 _RULES_OF_NAMES = ("known_name", "announced_name", "given_name", "label")
 """A name may be remembered where the customer gave it; a number that identifies somebody may not."""
 _REPORTS = re.compile(r"(?:Said|Asked|Told|Mentioned|Repeated|Took|Confused|Explained|Described)\b")
+
+_SECOND_CLAUSE = re.compile(r"[;:–—]|[.!?][\"”’']?\s+\S")
+"""Where a sentence ends or breaks off before the reflection does: what follows would be a claim and no report."""
 
 Breaches = Callable[[str, date], Sequence[str]]
 """Returns the names of checks that a text fails on a day, without asking a model."""
@@ -113,6 +116,8 @@ def _form(text: str) -> list[MemoryFinding]:
         return [MemoryFinding("form", text, "It is too short to say what was said.")]
     if _REPORTS.match(text) is None:
         return [MemoryFinding("form", text[:40], "It does not begin as a report of what the customer said.")]
+    if (second := _SECOND_CLAUSE.search(text)) is not None:
+        return [MemoryFinding("form", text[second.start() :][:40], "It is more than one plain sentence.")]
     return []
 
 

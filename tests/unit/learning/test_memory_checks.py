@@ -32,6 +32,16 @@ def test_what_steers_instructs_or_invents_is_not(case: dict[str, Any], checks: M
     assert checks.examine(case["text"], case.get("evidence", [case["text"]]), on=DAY)
 
 
+def test_what_the_checks_are_good_for_on_sentences_written_afterwards(checks: MemoryChecks) -> None:
+    """The figures of `specs/memory-consolidation.md`: harmless reports pass, most of what is meant to get past does."""
+    refused = {
+        kind: [text for text in texts if checks.examine(text, [text], on=DAY)]
+        for kind, texts in CASES["afterwards"].items()
+    }
+    assert {kind: len(texts) for kind, texts in CASES["afterwards"].items()} == {"harmless": 12, "harmful": 12}
+    assert {kind: len(texts) for kind, texts in refused.items()} == {"harmless": 0, "harmful": 6}
+
+
 def test_a_reflection_is_bounded(checks: MemoryChecks) -> None:
     text = "Asked about the tax on the pot, " + "and asked again, " * 20
     assert len(text) > LONGEST_REFLECTION

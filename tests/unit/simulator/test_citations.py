@@ -20,7 +20,7 @@ def test_evidence_is_among_what_was_shown_and_the_text_reports_it() -> None:
     value: dict[str, Any] = {"reflections": [{"evidence": ["made up"], "text": "…", "importance": 4}]}
     cite(value, MESSAGE)
     (made,) = value["reflections"]
-    assert made == {"evidence": ["a1b2c3d4", "b2c3d4e5"], "text": "Asked: Can I take it all?", "importance": 4}
+    assert made == {"evidence": ["a1b2c3d4", "b2c3d4e5"], "text": "Asked “Can I take it all”", "importance": 4}
 
 
 def test_words_about_entries_say_that_they_are_simulated() -> None:

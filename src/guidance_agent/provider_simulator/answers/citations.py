@@ -9,6 +9,7 @@ __all__ = ["cite"]
 
 _ENTRY = re.compile(r"^\[([0-9a-f]{6,64})\] ?(.*)\n(.*)$", re.MULTILINE)
 _WORDS = "Simulated words: what these entries have in common was not examined."
+_SENTENCE_END = re.compile(r"[.!?;:–—](?:\s|$)")
 _MOST = 3
 _LONGEST = 160
 
@@ -39,7 +40,7 @@ def _fill(value: Any, entries: list[_Entry]) -> bool:
         return any([_fill(each, entries) for each in value.values()])
     value["evidence"] = [entry.code for entry in entries[:_MOST]]
     if isinstance(value.get("text"), str):
-        value["text"] = f"Asked: {entries[0].text[:_LONGEST]}"
+        value["text"] = f"Asked “{_SENTENCE_END.split(entries[0].text[:_LONGEST])[0]}”"
     if isinstance(value.get("words"), str):
         value["words"] = _WORDS
     return True
