@@ -237,6 +237,7 @@ def _batch_request(reflection_id: str, request: ModelRequest) -> BatchRequest:
         messages=request.messages,
         model=request.model,
         max_tokens=request.max_tokens,
+        response_schema=request.response_schema,
         # Which model an answer is of stands with the answer, and settings may change between the two.
         metadata={**request.metadata, "reflection_id": reflection_id, "model": request.model},
     )
