@@ -54,6 +54,7 @@ FLOORS = {
     "guidance_agent.core.delivered_text": 2,
     "guidance_agent.core.evidence": 2,
     "guidance_agent.core.insight_counts": 2,
+    "guidance_agent.core.insight_days": 2,
     "guidance_agent.core.insight_records": 2,
     "guidance_agent.core.migrations": 2,
     "guidance_agent.core.records": 2,

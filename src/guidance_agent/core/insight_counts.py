@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
-from guidance_agent.core.insight_records import day_bounds
+from guidance_agent.core.insight_days import day_bounds
 from guidance_agent.core.schema import (
     consultations,
     corrections,

@@ -1,8 +1,4 @@
-"""The records of the insight report: which consultations a day had, what was noted of each, and the day's reports.
-
-A day is a day in the United Kingdom, from midnight to midnight there. A consultation belongs to each day on which a
-turn of it ended, with the turns that ended then: so nothing that happens later changes which turns a day had, and a
-consultation over midnight is read on both days, each time with what was said then.
+"""The records of the insight report: what was noted of each consultation of a day, and the day's reports.
 
 A report stands for what its day had when it was opened: which turns, and which of them had their verdict. Where that
 has changed, by a turn that was closed late or a verdict that came late, the day gets a report of the next revision.
@@ -14,18 +10,16 @@ What was noted of a consultation is used again as long as its turns of the day a
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
-from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
 from guidance_agent.core.bulk import insert_or_change
-from guidance_agent.core.schema import insight_notes, insight_reports, turns
+from guidance_agent.core.insight_days import DayPart, fingerprint_of, parts_by_day
+from guidance_agent.core.schema import insight_notes, insight_reports
 from guidance_agent.core.types import JsonObject
 
 if TYPE_CHECKING:
@@ -38,13 +32,11 @@ __all__ = [
     "NoteOutcome",
     "ReportOutcome",
     "StoredReport",
-    "day_bounds",
 ]
 
 NoteOutcome = Literal["read", "failed"]
 ReportOutcome = Literal["written", "counts_only", "superseded"]
 
-_UK = ZoneInfo("Europe/London")
 _IDS_AT_ONCE = 500
 _NOTE = insight_notes.c
 _REPORT = insight_reports.c
@@ -91,27 +83,6 @@ class StoredReport:
     simulated: bool
     created_at: datetime
     ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """The turns of a consultation that ended on a day, and whether each has its verdict."""
-
-    day: date
-    consultation_id: str
-    turn_ids: tuple[str, ...]
-    settled: tuple[bool, ...]
-    simulated: bool
-
-    @property
-    def note_id(self) -> str:
-        return f"note_{_fingerprint([self.day.isoformat(), self.consultation_id, *self.turn_ids])[:40]}"
-
-
-def day_bounds(day: date) -> tuple[datetime, datetime]:
-    """Return the first moment of a day in the United Kingdom and the first after it, in UTC."""
-    first, after = (datetime.combine(each, time.min, _UK) for each in (day, day + timedelta(days=1)))
-    return first.astimezone(UTC), after.astimezone(UTC)
 
 
 class InsightRecords:
@@ -296,33 +267,11 @@ class InsightRecords:
 
         return await self._database.run(read)
 
-    def _days(self, connection: sa.Connection, first: date, before: date) -> dict[date, list[_Part]]:
-        begin, end = day_bounds(first)[0], day_bounds(before)[0]
-        query = sa.select(
-            turns.c.id, turns.c.consultation_id, turns.c.ended_at, turns.c.judgement, turns.c.simulated
-        ).where(turns.c.ended_at >= begin, turns.c.ended_at < end, turns.c.state != "streaming")
-        if not self._include_simulated:
-            query = query.where(turns.c.simulated.is_(False))
-        found: dict[tuple[date, str], list[Any]] = {}
-        for row in connection.execute(query.order_by(turns.c.consultation_id, turns.c.ordinal)):
-            found.setdefault((row.ended_at.astimezone(_UK).date(), row.consultation_id), []).append(row)
-        days: dict[date, list[_Part]] = {}
-        for day, consultation_id in sorted(found):
-            rows = found[day, consultation_id]
-            days.setdefault(day, []).append(
-                _Part(
-                    day=day,
-                    consultation_id=consultation_id,
-                    turn_ids=tuple(row.id for row in rows),
-                    settled=tuple(row.judgement != "pending" for row in rows),
-                    simulated=any(row.simulated for row in rows),
-                )
-            )
-        return days
+    def _days(self, connection: sa.Connection, first: date, before: date) -> dict[date, list[DayPart]]:
+        return parts_by_day(connection, first, before, include_simulated=self._include_simulated)
 
-    def _open_report(self, connection: sa.Connection, day: date, parts: Sequence[_Part], now: datetime) -> None:
-        told = [[part.consultation_id, part.turn_ids, part.settled] for part in parts]
-        fingerprint, of_day = _fingerprint(told), _REPORT.day == day.isoformat()
+    def _open_report(self, connection: sa.Connection, day: date, parts: Sequence[DayPart], now: datetime) -> None:
+        fingerprint, of_day = fingerprint_of(parts), _REPORT.day == day.isoformat()
         if connection.execute(sa.select(_REPORT.id).where(of_day, _REPORT.fingerprint == fingerprint)).first():
             return
         superseded = {"stage": "ended", "outcome": "superseded", "ended_at": now}
@@ -397,7 +346,7 @@ def _slices(ids: Sequence[str]) -> Iterable[Sequence[str]]:
     return (ids[first : first + _IDS_AT_ONCE] for first in range(0, len(ids), _IDS_AT_ONCE))
 
 
-def _note_row(part: _Part, now: datetime) -> JsonObject:
+def _note_row(part: DayPart, now: datetime) -> JsonObject:
     return {
         "id": part.note_id,
         "day": part.day.isoformat(),
@@ -407,10 +356,6 @@ def _note_row(part: _Part, now: datetime) -> JsonObject:
         "simulated": part.simulated,
         "created_at": now,
     }
-
-
-def _fingerprint(told: object) -> str:
-    return hashlib.sha256(json.dumps(told, separators=(",", ":")).encode()).hexdigest()
 
 
 def _costing(column: Any, cost: float | None) -> JsonObject:

@@ -8,8 +8,8 @@ without a rule, and the labels. The second round puts the notes of the day into 
 consultations that it rests on. A statement with a figure in it does not stand, and an answer that names a consultation
 which it was not given is none; the counts beside the words are the program's.
 
-A report that cannot be worded is a report with counts alone. `core/insight_records.py` says which consultations a day
-has, and when it gets another revision.
+A report that cannot be worded is a report with counts alone. `core/insight_days.py` says which consultations a day has,
+`core/insight_records.py` when it gets another revision.
 """
 
 from __future__ import annotations

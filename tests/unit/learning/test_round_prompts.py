@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from guidance_agent.core.insight_records import InsightNote, StoredReport, day_bounds
+from guidance_agent.core.insight_days import day_bounds
+from guidance_agent.core.insight_records import InsightNote, StoredReport
 from guidance_agent.core.memory_windows import MemoryWindow, Observation
 from guidance_agent.learning.consolidation import Consolidation, consolidation_prompt
 from guidance_agent.learning.insight_answers import ConsultationNote, DayWords, insight_labels
