@@ -251,6 +251,8 @@ def _may_become_tag(text: str, begin: int) -> bool:
 
 def separated(text: str, *, cut_off: bool) -> tuple[str, str]:
     """Return the text and the reasoning of a whole answer; `cut_off` says that it did not come to its end."""
+    if "<" not in text:
+        return text, ""
     tags = ReasoningFilter()
     pieces = tags.feed(text) + tags.finish(cut_off=cut_off)
     shown = "".join(piece.content for piece in pieces if piece.kind == "text")

@@ -57,6 +57,7 @@ LINGER_SECONDS = 0.25
 """How long a body whose content is complete may take to end before its connection is given up."""
 
 _LONG_BODY = 512 * 1024
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class HttpSession:
@@ -198,7 +199,7 @@ def not_http(origin: Origin, error: aiohttp.ClientResponseError) -> ModelError:
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes | BytesIO:
-    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    data = _ENCODER.encode(body).encode("utf-8", "replace")
     # A long body goes out in pieces, so that writing it does not hold up the other streams.
     return data if len(data) < _LONG_BODY else BytesIO(data)
 
