@@ -19,7 +19,9 @@ _KEY = re.compile(r"(?:Bearer\s+)?(?:sk|pk|rk|gsk|xai|hf|AIza)[-_]?[A-Za-z0-9_-]
 _ABOUT_KEYS = re.compile(r"(?:^|_)(?:key|token|secret|password)$", re.IGNORECASE)
 _MAY_HOLD_KEYS = frozenset({"api_key", "user_key", "database_url", "headers"})
 _NUMBERS = frozenset({"float_parsing", "float_type", "int_parsing", "int_type", "int_from_float"})
-_WHERE_KEYS_BELONG = "Keys belong into the provider's own variable, such as OPENAI_API_KEY, or providers.NAME.api_key"
+_WHERE_KEYS_BELONG = (
+    "Keys belong into the provider's own variable, which `guidance-agent models --all` names, or providers.NAME.api_key"
+)
 
 
 def faults_in_words(error: ValidationError, owner: type[BaseModel]) -> list[str]:
