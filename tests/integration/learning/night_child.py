@@ -12,8 +12,7 @@ from guidance_agent import Runtime
 from guidance_agent.batch_runtime import open_batch_jobs
 from guidance_agent.core.batch_jobs import JobProgress
 from tests.integration.advisor.wiring import wired_settings
-from tests.integration.core.batch_desk import FAST
-from tests.integration.learning.nights import night_and_afternoons
+from tests.integration.learning.nights import NIGHT, night_and_afternoons
 
 
 def tell(progress: JobProgress) -> None:
@@ -24,7 +23,7 @@ async def main(folder: str, base_url: str, wire: str, first: str) -> None:
     provider = cast("Any", SimpleNamespace(base_url=base_url))
     async with Runtime(wired_settings(provider, wire, Path(folder)), environ={}) as runtime:
         if first == "wait":
-            async with open_batch_jobs(runtime, options=FAST, progress=tell) as jobs:
+            async with open_batch_jobs(runtime, options=NIGHT, progress=tell) as jobs:
                 await jobs.nightly(wait=True)
         else:
             await night_and_afternoons(runtime, first=first)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,24 +14,35 @@ import sqlalchemy as sa
 from guidance_agent import Runtime
 from guidance_agent.batch_runtime import open_batch_jobs
 from guidance_agent.core.batch_jobs import JobReport
+from guidance_agent.core.memory_windows import WINDOW_SIZE
 from guidance_agent.core.schema import batch_items, batch_jobs, reflections, rules, verdicts
 from guidance_agent.core.schema_audit import audit_turns
+from guidance_agent.core.schema_insights import insight_reports
+from guidance_agent.core.schema_memory import memory_windows
 from guidance_agent.errors import JobLockedError
 from tests.integration.core.batch_desk import FAST
 from tests.integration.learning.failing import add_turn
+from tests.integration.learning.remembering import SAID, observe
+from tests.integration.learning.reporting import add_consultation
 
-__all__ = ["FAILED", "PASSED", "a_day", "canonical", "night_and_afternoons", "waits"]
+__all__ = ["FAILED", "NIGHT", "PASSED", "a_day", "canonical", "night_and_afternoons", "of", "waits"]
+
+NIGHT = replace(FAST, lease=2.0)
+"""What a dead process had is free soon."""
 
 FAILED = tuple(f"failed-{number}" for number in range(4))
-PASSED = tuple(f"passed-{number}" for number in range(3))
+PASSED = ("passed-0", "passed-1", "yesterday-0")
 
 
 async def a_day(runtime: Runtime) -> None:
-    """Add answers that failed, and answers that passed."""
+    """Add answers that failed and answers that passed, one of yesterday, and what a customer has said."""
     for name in FAILED:
         await add_turn(runtime, name)
-    for name in PASSED:
+    for name in PASSED[:-1]:
         await add_turn(runtime, name, text="A pension is taxed when it is taken out.", judgement="passed")
+    yesterday = runtime.clock.now() - timedelta(days=1)
+    await add_consultation(runtime, "yesterday", ended=(yesterday,), simulated=False)
+    await observe(runtime, "janet-56", (SAID * 2)[:WINDOW_SIZE], simulated=False)
 
 
 def waits(report: JobReport) -> bool:
@@ -39,7 +52,7 @@ def waits(report: JobReport) -> bool:
 async def night_and_afternoons(runtime: Runtime, *, first: str = "nightly", seconds: float = 40.0) -> list[JobReport]:
     """Run the nightly job, and the afternoon job until nothing waits; while another run is at work, wait for it."""
     reports: list[JobReport] = []
-    async with asyncio.timeout(seconds), open_batch_jobs(runtime, options=FAST) as jobs:
+    async with asyncio.timeout(seconds), open_batch_jobs(runtime, options=NIGHT) as jobs:
         while not reports or waits(reports[-1]):
             with contextlib.suppress(JobLockedError):
                 reports.append(await (jobs.nightly() if not reports and first == "nightly" else jobs.afternoon()))
@@ -72,6 +85,8 @@ async def canonical(runtime: Runtime) -> dict[str, list[Any]]:
                 (row.turn_id, row.purpose.partition(":")[0], row.passed) for row in connection.execute(given)
             ),
             "items": rows(items.group_by(batch_jobs.c.kind, item.state, item.outcome)),
+            "windows": rows(sa.select(memory_windows.c.customer_id, memory_windows.c.stage)),
+            "reports": rows(sa.select(insight_reports.c.stage)),
             "open": rows(sa.select(batch_jobs.c.id).where(batch_jobs.c.state != "done")),
         }
 
