@@ -18,7 +18,7 @@ from guidance_agent.core.schema import batch_items, batch_jobs, reflections, tur
 from guidance_agent.errors import ProviderUnavailableError
 from guidance_agent.learning.batch_reflection import NO_FAILURE_ANY_MORE, ReflectionRounds
 from guidance_agent.learning.reflection import learn_from_failures_batch, process_batch_reflection_results
-from guidance_agent.learning.reflection_records import MOST_UNREADABLE, ReflectionRecords
+from guidance_agent.learning.reflection_records import MOST_UNREADABLE, ReflectionRecords, TakenError
 from guidance_agent.learning.rule_records import Drafted, PreparedRule
 from guidance_agent.learning.rules import RulesBase
 from guidance_agent.llm.batch_request import ItemOutcome, request_from_json
@@ -374,6 +374,23 @@ async def test_what_is_asked_now_goes_into_no_batch(runtime: Runtime, steps: Ste
         assert (await runtime.learner().learn_from(failure)).reason == "Another process works on it."
         await records.let_go(standing, "somebody")
         assert await rounds.advance(batches) == 1
+
+
+@sqlite_only
+async def test_a_process_that_died_while_it_asked_has_what_it_held_for_a_while_only(
+    runtime: Runtime, steps: Steps, rounds: ReflectionRounds
+) -> None:
+    await add_turn(runtime)
+    (failure,) = await runtime.learner().failures.waiting()
+    records = ReflectionRecords(runtime.database, runtime.clock, runtime.rules_base())
+    standing = await records.hold(failure, "somebody")
+    long_ago = sa.update(reflections).values(lease_until=runtime.clock.now().timestamp() - 1.0)
+    await runtime.database.transaction(lambda connection: connection.execute(long_ago))
+    async with processor_for(runtime, rounds) as batches:
+        assert await rounds.advance(batches) == 1
+    await records.hold(failure, "somebody else")
+    with pytest.raises(TakenError):
+        await records.hold_on(standing, "somebody")
 
 
 @sqlite_only
