@@ -52,15 +52,18 @@ Amounts = Literal["keep", "round", "hide"]
 """What redaction does about sums of money."""
 
 OPERATIONS = (
+    "audit",
     "batch",
     "calculation",
     "check_set",
     "completion",
+    "consolidation",
     "doctor",
     "embedding",
     "gate",
     "guidance",
     "importance",
+    "insights",
     "judge",
     "principle_refinement",
     "principle_validation",

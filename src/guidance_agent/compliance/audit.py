@@ -89,7 +89,7 @@ class AuditRounds:
         self._plan = plan or AuditPlan()
         self._simulated = simulated
         self._claims = BatchClaims(database, clock)
-        self._kinds = (BatchKind(name=KIND, output=JudgeAnswer, apply=self._apply),)
+        self._kinds = (BatchKind(name=KIND, operation="audit", output=JudgeAnswer, apply=self._apply),)
 
     @property
     def kinds(self) -> Sequence[BatchKind]:

@@ -78,7 +78,9 @@ class ReflectionRounds:
         self._cases = CaseBase(database, clock, rules.embedder)
         self._claims = BatchClaims(database, clock)
         self.kinds: Sequence[BatchKind] = tuple(
-            BatchKind(name=_kind(name), output=step.output, apply=partial(self.apply, step=name))
+            BatchKind(
+                name=_kind(name), operation=step.operation, output=step.output, apply=partial(self.apply, step=name)
+            )
             for name, step in STEPS.items()
         )
 

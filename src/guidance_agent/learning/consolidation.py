@@ -117,7 +117,9 @@ class MemoryConsolidation:
         breaches: Breaches | None = None,
     ) -> None:
         self.model = model
-        self.kinds: Sequence[BatchKind] = (BatchKind(name=CONSOLIDATION, output=Consolidation, apply=self._apply),)
+        self.kinds: Sequence[BatchKind] = (
+            BatchKind(name=CONSOLIDATION, operation="consolidation", output=Consolidation, apply=self._apply),
+        )
         self._clock = clock
         self._claims = BatchClaims(database, clock)
         self._windows = MemoryWindows(database, clock, size=window, include_simulated=include_simulated)

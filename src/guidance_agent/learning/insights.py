@@ -97,8 +97,8 @@ class InsightRounds:
     ) -> None:
         self.model = model
         self.kinds: Sequence[BatchKind] = (
-            BatchKind(name=INSIGHT_NOTES, output=ConsultationNote, apply=self._apply_note),
-            BatchKind(name=INSIGHT_DAY, output=DayWords, apply=self._apply_day),
+            BatchKind(name=INSIGHT_NOTES, operation="insights", output=ConsultationNote, apply=self._apply_note),
+            BatchKind(name=INSIGHT_DAY, operation="insights", output=DayWords, apply=self._apply_day),
         )
         self.records = InsightRecords(database, clock, include_simulated=include_simulated)
         self._database = database

@@ -57,7 +57,7 @@ async def test_each_answer_is_a_row_at_the_batch_price_with_the_ids_of_its_item(
         (f"turn_{n}", f"consultation_{n}") for n in range(7)
     ]
     assert {(row["operation"], row["model"], row["transport"], row["outcome"], row["simulated"]) for row in rows} == {
-        ("test", MODELS[wire], "batch", "completed", True)
+        ("batch", MODELS[wire], "batch", "completed", True)
     }
     for row in rows:
         usage = Usage(input_tokens=row["input_tokens"], output_tokens=row["output_tokens"])
@@ -145,7 +145,7 @@ async def test_what_is_asked_online_leaves_the_row_of_an_interactive_call(
         asked = requests(3, metadata={"turn_id": "turn_1"})
         await run(processor, asked, "openai", deadline=soon, online_after_deadline=True)
     online = [row for row in await ledger(database) if row["transport"] != "batch"]
-    assert {(row["transport"], row["operation"], row["turn_id"]) for row in online} == {("native", "test", "turn_1")}
+    assert {(row["transport"], row["operation"], row["turn_id"]) for row in online} == {("native", "batch", "turn_1")}
     assert all(", batch" not in row["unit_prices"]["source"] for row in online)
 
 
@@ -166,5 +166,5 @@ async def test_the_cache_report_counts_batches_at_their_own_price(open_processor
     assert total.uncached_usd == pytest.approx(total.total_input_tokens * prices.input)
     assert total.saved_usd is not None
     assert total.saved_usd > 0
-    assert section.lines["operation"].keys() == {"text"}
+    assert section.lines["operation"].keys() == {"batch"}
     assert section.lines["transport"].keys() == {"batch"}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guidance_agent.core.batch_processing import BatchKind
 from guidance_agent.errors import ConfigurationError
 from guidance_agent.settings import OPERATIONS, RetrySettings, Settings
 
@@ -82,7 +83,7 @@ def test_all_sections_may_stand_in_one_variable(monkeypatch: pytest.MonkeyPatch)
         ({"reasonning": {"retry": {"max_attempts": 1}}}, "'reasonning' is no operation. Did you mean 'reasoning'?"),
         (
             {"anthropic": {}},
-            "Use one of batch, calculation, check_set, completion, doctor, embedding, gate, guidance, importance, ",
+            "Use one of audit, batch, calculation, check_set, completion, consolidation, doctor, embedding, gate, ",
         ),
         ({"reasoning": {"retry": {"max_attemps": 1}}}, "operations.reasoning.retry.max_attemps"),
         ({"reasoning": {"max_attempts": 1}}, "operations.reasoning.max_attempts"),
@@ -104,6 +105,13 @@ def test_an_unknown_operation_in_the_environment_is_refused(monkeypatch: pytest.
 def test_every_operation_of_the_package_can_be_configured() -> None:
     found = {name for path in SOURCE.rglob("*.py") if "provider_simulator" not in path.parts for name in named_in(path)}
     assert found == set(OPERATIONS)
+
+
+@pytest.mark.parametrize(
+    "operation", ["audit", "consolidation", "insights", "reflection", BatchKind(name="x").operation]
+)
+def test_calls_of_a_batch_that_are_made_online_let_chats_go_first(operation: str) -> None:
+    assert Settings().priority_of(operation) == "background"
 
 
 def test_every_operation_is_explained() -> None:

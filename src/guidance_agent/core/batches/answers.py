@@ -78,7 +78,7 @@ def values_of(parts: Parts, kind: BatchKind, item: KnownItem, row: ResultRow, *,
         }
     if item.has_schema and not row.answer.tool_calls:
         try:
-            _parsed(kind, _completion(item, row.answer, kind.name, values["collected_at"]), item.schema)
+            _parsed(kind, _completion(item, row.answer, kind.operation, values["collected_at"]), item.schema)
         except StructuredOutputError as error:
             values |= {"outcome": "invalid", "error": str(error), "error_type": f"StructuredOutputError:{error.kind}"}
     return values
@@ -93,7 +93,7 @@ def whole_result(kind: BatchKind, row: Mapping[str, Any]) -> BatchResult:
     if success and result.get("structured") and not calls:
         answer = RawCompletion(text=result["text"], finish_reason=result["finish_reason"], usage=None)
         item = KnownItem(row["id"], row["custom_id"], row["model"], True, 0.0)
-        parsed = _parsed(kind, _completion(item, answer, kind.name, row["collected_at"]))
+        parsed = _parsed(kind, _completion(item, answer, kind.operation, row["collected_at"]))
     submitted, collected = row["created_at"], row["collected_at"]
     return BatchResult(
         custom_id=row["custom_id"],

@@ -215,7 +215,7 @@ async def _read_results(parts: Parts, lease: BatchLease, job: Job, provider: Pro
     """Store what the results say."""
     kind = parts.kind(job.kind)
     await parts.gateway.prices_ready()
-    accounts = Accounts(parts, lease.row, job.kind, provider.traits)
+    accounts = Accounts(parts, lease.row, kind.operation, provider.traits)
     reading = _Reading(parts, lease, kind, accounts, ItemSpans(parts, lease, job))
     rows: list[ResultRow] = []
     async for row in provider.wire.rows(provider.place, batch):

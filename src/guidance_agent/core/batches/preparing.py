@@ -219,7 +219,7 @@ async def _read(
         if custom_id in seen:
             raise BatchRequestError(f"The id {custom_id!r} stands twice in the job. Give every request one of its own.")
         seen.add(custom_id)
-        call = model_request(_typed(request, custom_id, kind), custom_id, model=plan.model, operation=plan.kind)
+        call = model_request(_typed(request, custom_id, kind), custom_id, model=plan.model, operation=kind.operation)
         yield custom_id, request_to_json(call), (call, request.metadata)
 
 

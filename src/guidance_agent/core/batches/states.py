@@ -81,11 +81,13 @@ class BatchKind:
 
     Attributes:
         name: As the job's records keep it.
+        operation: What its calls are for, as usage and settings name it.
         output: What answers are; None for text, or for a schema that the request names itself.
         apply: Carries a final result, a failure too, over into the records; None leaves that to whoever reads them.
     """
 
     name: str
+    operation: str = "batch"
     output: type[BaseModel] | None = None
     apply: Apply | None = None
 
