@@ -15,7 +15,10 @@ from pydantic import BaseModel, ValidationError
 
 __all__ = ["faults_in_words", "misplaced_keys"]
 
-_KEY = re.compile(r"(?:Bearer\s+)?(?:sk|pk|rk|gsk|xai|hf|AIza)[-_]?[A-Za-z0-9_-]{16,}")
+# A key has a digit: names of files and folders that happen to begin alike seldom do, and are taken for what they are.
+_KEY = re.compile(
+    r"(?:Bearer\s+)?(?<![A-Za-z0-9_-])(?:(?:sk|pk|rk|gsk|xai|hf)[-_]|AIza)(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}"
+)
 _ABOUT_KEYS = re.compile(r"(?:^|_)(?:key|token|secret|password)$", re.IGNORECASE)
 _MAY_HOLD_KEYS = frozenset({"api_key", "user_key", "database_url", "headers"})
 _NUMBERS = frozenset({"float_parsing", "float_type", "int_parsing", "int_type", "int_from_float"})

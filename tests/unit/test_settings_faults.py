@@ -101,3 +101,10 @@ def test_keys_where_they_belong_are_left_alone() -> None:
         providers={"acme": {"api_key": KEY, "headers": {"authorization": f"Bearer {KEY}"}}},
     )
     assert loaded.providers["acme"].api_key is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["test_markdown_has_tables_in_what_it_prints0", "risk-2026-notes-and-papers", "sk-notes-and-other-papers"]
+)
+def test_a_folder_whose_name_only_resembles_a_key_may_be_used(tmp_path: Path, name: str) -> None:
+    assert Settings.load(data_dir=tmp_path / name).data_dir == tmp_path / name
