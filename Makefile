@@ -14,7 +14,7 @@ run: $(RUN_STAMP) ## Install what is needed and stream a first answer (ARGS="...
 	@$(BIN)/guidance-agent ask $(ARGS)
 
 test: $(DEV_STAMP) ## Install the development tools and run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -q $(ARGS)
 
 setup: $(DEV_STAMP) ## Install the package and the development tools into .venv
 
