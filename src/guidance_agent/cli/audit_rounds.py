@@ -43,6 +43,8 @@ EXIT_CODES = """Exit status:
   75   try later: the run has not ended yet, or a provider or the records cannot be used
   130  interrupted"""
 
+_LOOK_AGAIN = 1.0
+
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object.")]
 
 
@@ -88,60 +90,56 @@ def run(
 
     async def work() -> ExitCode:
         from guidance_agent import Runtime
+        from guidance_agent.batch_runtime import batch_processor
         from guidance_agent.compliance.audit import validate_batch
-        from guidance_agent.core.batch_processing import BatchProcessor
+        from guidance_agent.core.batch_processing import BatchOptions
 
         async with Runtime(settings.model_copy(update={"background": False})) as runtime:
             if model is not None:
                 # A wrong name is told before anything is noted.
                 await runtime.gateway.address(model)
             rounds = runtime.audit_rounds()
-            async with BatchProcessor(runtime.database, runtime.gateway, kinds=rounds.kinds) as batches:
+            async with batch_processor(runtime, [rounds], options=BatchOptions()) as batches:
                 await batches.resume()
                 opened = await validate_batch(rounds, batches, plan)
-                late = wait is not None and await _waited(rounds, batches, wait)
-                return await _told(runtime, rounds, batches, opened, late=late, as_json=as_json)
+                late = wait is not None and await _waited(runtime, rounds, batches, wait)
+                return await _told(runtime, rounds, opened, late=late, as_json=as_json)
 
     return _ended(work)
 
 
-async def _waited(rounds: AuditRounds, batches: BatchProcessor, seconds: float) -> bool:
+async def _waited(runtime: Runtime, rounds: AuditRounds, batches: BatchProcessor, seconds: float) -> bool:
     """Work on what is on its way for a while; True where it has not ended by then."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
+    from guidance_agent.core.jobs.figures import jobs_of
+
+    clock, kinds = runtime.clock, [kind.name for kind in rounds.kinds]
+    until = clock.monotonic() + seconds
     while (await rounds.standing()).waiting:
-        if loop.time() >= until:
+        if clock.monotonic() >= until:
             return True
-        for job in await batches.list():
-            if not job.done and job.kind == rounds.name:
-                try:
-                    await batches.wait(job.job_key, timeout=max(0.0, until - loop.time()))
-                except BatchTimeoutError:
-                    return True
-        await rounds.advance(batches)
+        jobs = [job.id for job in await jobs_of(runtime.database, kinds) if not job.done]
+        for job in jobs:
+            try:
+                await batches.wait(job, timeout=max(0.0, until - clock.monotonic()))
+            except BatchTimeoutError:
+                return True
+        if not await rounds.advance(batches) and not jobs:
+            # Another process is about to submit it.
+            await asyncio.sleep(_LOOK_AGAIN)
     return False
 
 
 async def _told(
-    runtime: Runtime,
-    rounds: AuditRounds,
-    batches: BatchProcessor,
-    opened: AuditRun | None,
-    *,
-    late: bool,
-    as_json: bool,
+    runtime: Runtime, rounds: AuditRounds, opened: AuditRun | None, *, late: bool, as_json: bool
 ) -> ExitCode:
     from guidance_agent.cli.audit_tables import run_as_json
+    from guidance_agent.core.jobs.figures import open_batches
 
     found = None if opened is None else await rounds.subjects.run(opened.id)
     standing = await rounds.standing()
-    waits = [
-        f"Batch {batch.id} of job {job.job_key}: {batch.reason}"
-        for job in await batches.list()
-        for batch in job.batches
-        if batch.needs_person and job.kind == rounds.name
-    ]
-    needs = [*standing.needs_person, *waits]
+    kinds = [kind.name for kind in rounds.kinds]
+    batches = await open_batches(runtime.database, kinds, runtime.clock.now().timestamp())
+    needs = [*standing.needs_person, *(batch.told for batch in batches if batch.needs_person)]
     if as_json:
         told = {
             "run": None if found is None else run_as_json(found),
