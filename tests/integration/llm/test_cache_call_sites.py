@@ -201,7 +201,7 @@ PROOFS: Mapping[str, Proof] = {
     "compliance/sentence_judge.py SentenceJudge.ask complete": Proof(_a_sentence, "gate", cached=True),
     "learning/reflection.py ReflectionStep.ask complete": Proof(_four_steps, "reflection", cached=True),
     "learning/check_set.py ModelCheckSet._checked complete": Proof(_a_check_set, "check_set", cached=True),
-    "core/batches/online.py _asked complete": Proof(_a_late_batch, "text", cached=True),
+    "core/batches/online.py _asked complete": Proof(_a_late_batch, "batch", cached=True),
     "cli/checks/services.py check_online complete": Proof(_the_doctor, "doctor", cached=False),
 }
 

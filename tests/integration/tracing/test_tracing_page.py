@@ -21,7 +21,7 @@ from guidance_agent.core.background import BackgroundJob, BackgroundWorker
 from guidance_agent.core.batch_processing import BatchOptions, BatchProcessor, BatchRequest
 from guidance_agent.core.clock import SystemClock
 from guidance_agent.errors import ModelError
-from guidance_agent.llm.concurrent import batch_complete
+from guidance_agent.llm.concurrent import BatchConfig, batch_complete
 from guidance_agent.llm.messages import Message, ModelRequest, ToolSpec
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 from guidance_agent.settings import CalculationSettings
@@ -146,7 +146,10 @@ async def calls(traced: Traced) -> None:
     )
     async for _ in gateway.stream(request):
         pass
-    assert (await batch_complete(["What is drawdown?"], MODEL, gateway=gateway)).succeeded == 1
+    # The first call is refused, and the third queues meanwhile.
+    faults.add(Fault(kind="status", status=429, retry_after=0.3, model="haiku"))
+    config = BatchConfig(max_concurrent=2)
+    assert (await batch_complete(["One?", "Two?", "Three?"], MODEL, config=config, gateway=gateway)).succeeded == 3
     traced.tracing.span("batch item", "LLM", parent=NEW_TRACE, link=SpanContext(1, 2)).end(outcome="completed")
 
 
