@@ -58,10 +58,9 @@ class JobsStatus:
         return any(work.needs_person or work.error for work in self.works)
 
     def as_json(self) -> dict[str, Any]:
-        held = self.running
-        running = None if held is None else {"run_id": held.run_id, "holder": held.holder}
+        running = None if self.running is None else self.running.as_json()
         return {
-            "running": None if held is None else {**(running or {}), "since": held.taken_at.isoformat()},
+            "running": running,
             "works": [work.as_json() for work in self.works],
             "batches": [batch.as_json() for batch in self.batches],
             "runs": [run.as_json() for run in self.runs],

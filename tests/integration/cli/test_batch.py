@@ -166,6 +166,7 @@ def test_records_that_are_down_mean_try_later_and_settings_that_cannot_work_wron
     assert batch("afternoon")[0] == ExitCode.USAGE
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_ends_at_sigterm_and_the_next_goes_on(
     environment: dict[str, str], batch: Batch, answered: Path
 ) -> None:

@@ -78,6 +78,7 @@ async def test_more_runs_and_runs_beside_each_other_leave_what_one_night_leaves(
     assert (await seen(simulator))["repeated"] == {}
 
 
+@pytest.mark.slow
 @sqlite_only
 async def test_processes_at_once_and_one_that_is_killed_leave_what_one_night_leaves(
     runtime: Runtime, simulator: ProviderSimulator, wire: str, tmp_path: Path

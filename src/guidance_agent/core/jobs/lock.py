@@ -41,6 +41,9 @@ class LockHolder:
     holder: str
     taken_at: datetime
 
+    def as_json(self) -> dict[str, str]:
+        return {"run_id": self.run_id, "holder": self.holder, "since": self.taken_at.isoformat()}
+
 
 class JobLock:
     """The lock of the jobs. Raises `DatabaseUnavailableError` when the database cannot be used."""
