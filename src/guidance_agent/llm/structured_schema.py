@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -43,6 +44,11 @@ def answer_schema(output: type[BaseModel]) -> dict[str, Any]:
 
     Objects are closed and all their fields required. Bounds of numbers, texts and lists become descriptions.
     """
+    return copy.deepcopy(_answer_schema(output))
+
+
+@lru_cache(maxsize=128)
+def _answer_schema(output: type[BaseModel]) -> dict[str, Any]:
     return _portable(output.model_json_schema())
 
 
