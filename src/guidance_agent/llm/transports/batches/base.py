@@ -77,7 +77,7 @@ class ProviderBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRow:
-    """A row of results. `wire_id` is None for a row that cannot be read; `last` says that it was the file's last."""
+    """A row of results. `wire_id` is None for a row that cannot be read."""
 
     wire_id: str | None
     outcome: ItemOutcome = "succeeded"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from guidance_agent.llm.transports.http import (
     raise_timeout,
 )
 
-__all__ = ["LONGEST_ROW", "BatchHttp", "Line"]
+__all__ = ["SIMULATOR_HEADER", "BatchHttp", "lines_of"]
 
 LONGEST_ROW = 32 * 1024 * 1024
 """Longest row of results that is read, in bytes."""
@@ -34,9 +34,6 @@ SIMULATOR_HEADER = "x-provider-simulator"
 
 _SILENCE = 60.0
 """Seconds without a byte after which a body counts as broken."""
-
-Line = tuple[bytes, bool]
-"""A line without its end, and whether a line break ended it."""
 
 
 class BatchHttp:
@@ -82,10 +79,10 @@ class BatchHttp:
     @asynccontextmanager
     async def lines(
         self, place: BatchPlace, path: str, headers: Mapping[str, str]
-    ) -> AsyncIterator[tuple[AsyncIterator[Line], Origin, bool]]:
+    ) -> AsyncIterator[tuple[AsyncIterator[bytes], Origin, bool]]:
         """Open a body of lines; yields its lines, where it came from, and whether the simulator sent it."""
         async with self._opened(place, "GET", path, headers) as (response, origin):
-            yield _lines(response.content, origin), origin, SIMULATOR_HEADER in lower_case(response)
+            yield lines_of(response.content.iter_any(), origin), origin, SIMULATOR_HEADER in lower_case(response)
 
     @asynccontextmanager
     async def _opened(
@@ -141,20 +138,25 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
         return b""
 
 
-async def _lines(content: aiohttp.StreamReader, origin: Origin) -> AsyncIterator[Line]:
+async def lines_of(pieces: AsyncIterable[bytes], origin: Origin) -> AsyncIterator[bytes]:
+    """Yield the lines, without their ends, of a body that comes in pieces, one of them in memory.
+
+    Raises:
+        MalformedResponseError: a line is longer than a row may be.
+    """
     held = bytearray()
-    while piece := await content.readany():
+    async for piece in pieces:
         start = 0
         while (end := piece.find(b"\n", start)) >= 0:
             held += piece[start:end]
-            yield bytes(held), True
+            yield bytes(held)
             held.clear()
             start = end + 1
         held += piece[start:]
         if len(held) > LONGEST_ROW:
             raise malformed(origin, f"has a row of more than {LONGEST_ROW} bytes")
     if held:
-        yield bytes(held), False
+        yield bytes(held)
 
 
 def _never_connected(origin: Origin, error: Exception) -> ModelError:

@@ -31,7 +31,7 @@ from guidance_agent.errors import GuidanceAgentError, MidStreamError, ModelError
 from guidance_agent.llm.providers.base import CachePlan
 from guidance_agent.llm.transports.base import PreparedCall
 from guidance_agent.llm.transports.batches.base import BatchLimits, BatchPlace, ProviderBatch, ResultRow
-from guidance_agent.llm.transports.batches.http import LONGEST_ROW, SIMULATOR_HEADER, Line
+from guidance_agent.llm.transports.batches.http import SIMULATOR_HEADER, lines_of
 from guidance_agent.llm.transports.batches.openai import BATCH_KEY, ENDPOINT, openai_batch, openai_row
 from guidance_agent.llm.transports.batches.rows import encoded, read_rows
 from guidance_agent.llm.transports.failures import Origin, malformed
@@ -263,20 +263,11 @@ def _headers(content: Any) -> Mapping[str, str]:
     return headers or {}
 
 
-async def _lines(content: Any, origin: Origin) -> AsyncIterator[Line]:
+async def _lines(content: Any, origin: Origin) -> AsyncIterator[bytes]:
     pieces = getattr(content, "stream_iterator", None)
-    held = bytearray()
     try:
-        async for piece in pieces if pieces is not None else _whole(content):
-            start = 0
-            while (end := piece.find(b"\n", start)) >= 0:
-                held += piece[start:end]
-                yield bytes(held), True
-                held.clear()
-                start = end + 1
-            held += piece[start:]
-            if len(held) > LONGEST_ROW:
-                raise malformed(origin, f"has a row of more than {LONGEST_ROW} bytes")
+        async for line in lines_of(pieces if pieces is not None else _whole(content), origin):
+            yield line
     except GuidanceAgentError:
         raise
     except Exception as error:
@@ -285,8 +276,6 @@ async def _lines(content: Any, origin: Origin) -> AsyncIterator[Line]:
         close = getattr(pieces, "aclose", None)
         if close is not None:
             await close()
-    if held:
-        yield bytes(held), False
 
 
 async def _whole(content: Any) -> AsyncIterator[bytes]:

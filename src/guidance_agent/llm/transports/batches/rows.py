@@ -8,7 +8,6 @@ from typing import Any
 
 from guidance_agent.llm.transports.batch import load_object
 from guidance_agent.llm.transports.batches.base import ResultRow
-from guidance_agent.llm.transports.batches.http import Line
 
 __all__ = ["encoded", "read_rows"]
 
@@ -21,10 +20,10 @@ def encoded(value: Mapping[str, Any]) -> bytes:
 
 
 async def read_rows(
-    lines: AsyncIterator[Line], read: Callable[[str, Mapping[str, Any]], ResultRow]
+    lines: AsyncIterator[bytes], read: Callable[[str, Mapping[str, Any]], ResultRow]
 ) -> AsyncIterator[ResultRow]:
     """Yield what each line says; a line that says nothing gives a row without an id."""
-    async for raw, _ in lines:
+    async for raw in lines:
         if not raw.strip():
             continue
         try:
