@@ -17,7 +17,6 @@ from guidance_agent.advisor.prompts import CalculationLine
 from guidance_agent.errors import ModelError
 from guidance_agent.llm.tool_runs import ToolOptions, run_calls
 from guidance_agent.llm.tools import runnable
-from guidance_agent.tracing import attributes as names
 
 if TYPE_CHECKING:
     from guidance_agent.llm.gateway import ModelGateway
@@ -73,18 +72,8 @@ class CalculationStep:
             turn = self.request.metadata.get("turn_id")
             _logger.warning("no sums were worked out: turn=%s error=%s", turn, type(error).__name__)
             return Sums()
-        done = await run_calls(self._tools, completion.tool_calls[:_MOST_CALLS], _OPTIONS, number=1)
-        for run in done:
-            with tracing.work("tool", "TOOL") as span:
-                span.set(
-                    {
-                        names.TOOL_NAME: run.name,
-                        names.INPUT_VALUE: run.arguments,
-                        names.INPUT_MIME_TYPE: names.JSON,
-                        names.OUTPUT_VALUE: run.result,
-                        names.OUTPUT_MIME_TYPE: names.TEXT if run.error else names.JSON,
-                    }
-                )
+        calls = completion.tool_calls[:_MOST_CALLS]
+        done = await run_calls(self._tools, calls, _OPTIONS, number=1, tracing=tracing)
         lines = tuple(
             CalculationLine(name=run.name, arguments=run.arguments, result=run.result)
             for run in done
