@@ -12,13 +12,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from guidance_agent.core.batches.bodies import INVALID
 from guidance_agent.core.batches.leases import BatchLease
 from guidance_agent.core.batches.states import Parts
+from guidance_agent.core.batches.statuses import unknown_job
 from guidance_agent.core.batches.waiting import cause
+from guidance_agent.core.bulk import Row, insert_or_change
 from guidance_agent.core.schema import batch_items, batch_jobs, provider_batches
-from guidance_agent.errors import BatchRequestError, ModelError, UnknownBatchError
+from guidance_agent.errors import BatchRequestError, ModelError
 
-__all__ = ["AGAIN", "halve", "is_too_large", "resubmit", "sent_again"]
+__all__ = ["AGAIN", "add_batch", "halve", "is_too_large", "resubmit", "sent_again"]
 
 AGAIN = ("expired", "errored_retryable", "invalid")
 """Outcomes of items that another attempt may bring an answer to."""
@@ -29,7 +32,7 @@ _TOO_LARGE = 413
 def sent_again(batch_id: str) -> Mapping[str, Any]:
     """Return the values of items that stand in another batch from now on, for another attempt, with the reason."""
     table = batch_items.c
-    named = sa.case((table.outcome == "invalid", "invalid: "), else_=table.outcome + ": ")
+    named = sa.case((table.outcome == "invalid", INVALID), else_=table.outcome + ": ")
     return {
         "batch_id": batch_id,
         "round": table.round + 1,
@@ -50,6 +53,17 @@ def sent_again(batch_id: str) -> Mapping[str, Any]:
     }
 
 
+def add_batch(connection: sa.Connection, row: Row) -> None:
+    """Write a further batch of a job under the next number; two that are added at once get two numbers."""
+    batch = provider_batches.c
+    last = sa.select(sa.func.max(batch.number)).where(batch.job_id == row["job_id"])
+    insert = insert_or_change(connection.dialect.name, provider_batches).values({**row, "state": "prepared"})
+    added = insert.on_conflict_do_nothing(index_elements=["job_id", "number"]).returning(batch.id)
+    while connection.execute(added, {"number": connection.execute(last).scalar_one() + 1}).first() is None:
+        # The insert has waited for the other one, whose number is seen by now.
+        continue
+
+
 async def resubmit(parts: Parts, key: str, deadline: datetime | None) -> int:
     """Put the items of a job that ended without an answer into batches once more; returns how many.
 
@@ -63,30 +77,27 @@ async def resubmit(parts: Parts, key: str, deadline: datetime | None) -> int:
     def write(connection: sa.Connection) -> int:
         job = connection.execute(sa.select(batch_jobs).where(jobs.id == key).with_for_update()).mappings().first()
         if job is None:
-            raise UnknownBatchError(f"No job {key!r} is in the records. List the jobs there are, and check the key.")
+            raise unknown_job(key)
         if job["cancelled_at"] is not None or job["state"] == "preparing":
             why = "was cancelled" if job["cancelled_at"] is not None else "is still being prepared"
             raise BatchRequestError(f"The job {key!r} {why}. Submit what is needed as a job of its own.")
-        number = _last_number(connection, key)
         before = connection.execute(_failed_batches(failed)).mappings().all()
         count = 0
         for row in before:
-            number += 1
             batch_id = parts.clock.new_id("batch")
-            connection.execute(
-                sa.insert(provider_batches).values(
-                    id=batch_id,
-                    job_id=key,
-                    number=number,
-                    round=row["round"] + 1,
-                    route="batch",
-                    provider=row["provider"],
-                    model=row["model"],
-                    state="prepared",
-                    items=row["count"],
-                    bytes=row["size"],
-                    reason=f"sent again on request, after batch {row['number']}",
-                )
+            add_batch(
+                connection,
+                {
+                    "id": batch_id,
+                    "job_id": key,
+                    "round": row["round"] + 1,
+                    "route": "batch",
+                    "provider": row["provider"],
+                    "model": row["model"],
+                    "items": row["count"],
+                    "bytes": row["size"],
+                    "reason": f"sent again on request, after batch {row['number']}",
+                },
             )
             change = sa.update(batch_items).where(failed, item.batch_id == row["id"])
             connection.execute(change.values(**sent_again(batch_id)))
@@ -117,11 +128,6 @@ def _failed_batches(failed: sa.ColumnElement[bool]) -> sa.Select[Any]:
     )
 
 
-def _last_number(connection: sa.Connection, key: str) -> int:
-    numbers = sa.select(sa.func.max(provider_batches.c.number)).where(provider_batches.c.job_id == key)
-    return int(connection.execute(numbers).scalar_one() or 0)
-
-
 def is_too_large(error: Exception) -> bool:
     """Return whether a provider refused what it was sent for its size."""
     return isinstance(error, ModelError) and error.status == _TOO_LARGE
@@ -143,16 +149,15 @@ async def halve(parts: Parts, lease: BatchLease, error: Exception) -> None:
         moved = sa.and_(mine, item.position >= first)
         size = connection.execute(sa.select(sa.func.sum(item.size)).where(moved)).scalar_one()
         names = ("job_id", "round", "route", "provider", "model", "after_batch_id")
-        connection.execute(
-            sa.insert(provider_batches).values(
+        add_batch(
+            connection,
+            {
                 **{name: row[name] for name in names},
-                id=new_id,
-                number=_last_number(connection, row["job_id"]) + 1,
-                state="prepared",
-                items=row["items"] - kept,
-                bytes=size,
-                reason=f"the second half of batch {row['number']}, which was too large",
-            )
+                "id": new_id,
+                "items": row["items"] - kept,
+                "bytes": size,
+                "reason": f"the second half of batch {row['number']}, which was too large",
+            },
         )
         connection.execute(sa.update(batch_items).where(moved).values(batch_id=new_id))
         smaller = sa.update(provider_batches).where(provider_batches.c.id == lease.id)

@@ -18,14 +18,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from guidance_agent.core.batches.accounts import Accounts
-from guidance_agent.core.batches.again import AGAIN, sent_again
+from guidance_agent.core.batches.again import AGAIN, add_batch, sent_again
 from guidance_agent.core.batches.answers import KnownItem, values_of
 from guidance_agent.core.batches.leases import BatchLease
 from guidance_agent.core.batches.states import BatchKind, Parts
 from guidance_agent.core.batches.submitting import Job, Provider, provider_of
 from guidance_agent.core.batches.traces import ItemSpans
 from guidance_agent.core.batches.waiting import put_off, put_off_until
-from guidance_agent.core.bulk import Row, insert_or_change, insert_rows, is_one_of, update_rows
+from guidance_agent.core.bulk import Row, insert_rows, is_one_of, update_rows
 from guidance_agent.core.ledger import ledger_row
 from guidance_agent.core.schema import batch_items, model_calls, provider_batches
 from guidance_agent.core.types import JsonObject
@@ -373,7 +373,7 @@ async def close_collection(parts: Parts, lease: BatchLease, job: Job) -> None:
             return
         row = lease.row
         wait = parts.options.retry_after if row["counts"] is not None and route == "batch" else 0.0
-        _add_batch(
+        add_batch(
             connection,
             {
                 "id": new_id,
@@ -382,7 +382,6 @@ async def close_collection(parts: Parts, lease: BatchLease, job: Job) -> None:
                 "route": route,
                 "provider": row["provider"],
                 "model": row["model"],
-                "state": "prepared",
                 "items": count,
                 "bytes": size,
                 "not_before": parts.now + min(parts.options.longest_wait, wait * 2.0 ** (row["round"] - 1)),
@@ -393,17 +392,6 @@ async def close_collection(parts: Parts, lease: BatchLease, job: Job) -> None:
 
     values = {"state": "collected", "collected_at": at, "not_before": 0.0, "needs_person": False}
     lease.row |= await lease.within(write, values, before="ended")
-
-
-def _add_batch(connection: sa.Connection, row: Row) -> None:
-    """Write a further batch of a job under the next number; two that are added at once get two numbers."""
-    batch = provider_batches.c
-    last = sa.select(sa.func.max(batch.number)).where(batch.job_id == row["job_id"])
-    insert = insert_or_change(connection.dialect.name, provider_batches).values(dict(row))
-    added = insert.on_conflict_do_nothing(index_elements=["job_id", "number"]).returning(batch.id)
-    while connection.execute(added, {"number": connection.execute(last).scalar_one() + 1}).first() is None:
-        # The insert has waited for the other one, whose number is seen by now.
-        continue
 
 
 def _goes_again(parts: Parts, lease: BatchLease, job: Job, route: Route) -> sa.ColumnElement[bool] | None:

@@ -40,12 +40,12 @@ async def settle_orphan(parts: Parts, lease: BatchLease) -> bool:
     try:
         provider = await provider_of(parts, lease)
         if not provider.wire.lists:
-            await _wait(parts, lease, parts.now + parts.options.longest_wait, _NO_LIST, needs_person=True)
+            await _wait(lease, parts.now + parts.options.longest_wait, _NO_LIST, needs_person=True)
             return False
         intent = lease.row["intent_at"] - timedelta(seconds=parts.options.clock_skew)
         found: ProviderBatch | Belongs | None
         if provider.wire.keeps_keys:
-            found = await _named(parts, lease, provider, intent)
+            found = await _named(lease, provider, intent)
         else:
             found = await _among_candidates(parts, lease, provider, intent, since)
     except (ConfigurationError, ModelError) as error:
@@ -61,11 +61,11 @@ async def settle_orphan(parts: Parts, lease: BatchLease) -> bool:
             if needs_person
             else "a batch at the provider may be this one; that is known once it has ended"
         )
-        await _wait(parts, lease, parts.now + parts.options.poll, reason, needs_person=needs_person)
+        await _wait(lease, parts.now + parts.options.poll, reason, needs_person=needs_person)
         return False
     over = since.timestamp() + parts.options.grace
     if parts.now < over:
-        await _wait(parts, lease, min(over, parts.now + parts.options.poll), "not found at the provider yet")
+        await _wait(lease, min(over, parts.now + parts.options.poll), "not found at the provider yet")
         return False
     reason = "the provider never had it; it is sent again"
     await lease.move("submitting", "prepared", reason=reason, not_before=0.0, unclear_since=None)
@@ -83,12 +83,11 @@ async def _unclear_since(parts: Parts, lease: BatchLease) -> datetime:
     return since
 
 
-async def _wait(parts: Parts, lease: BatchLease, until: float, reason: str, *, needs_person: bool = False) -> None:
-    del parts
+async def _wait(lease: BatchLease, until: float, reason: str, *, needs_person: bool = False) -> None:
     await lease.change({"not_before": until, "reason": reason, "needs_person": needs_person}, before="submitting")
 
 
-async def _named(parts: Parts, lease: BatchLease, provider: Provider, intent: datetime) -> ProviderBatch | None:
+async def _named(lease: BatchLease, provider: Provider, intent: datetime) -> ProviderBatch | None:
     """Return the batch that carries our id. Were there two, the later ones are cancelled: they cost without use."""
     found = [batch async for batch in provider.wire.listed(provider.place, intent) if batch.key == lease.id]
     if not found:
