@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -75,3 +76,27 @@ async def test_a_concurrent_job_is_ended_by_whoever_resumes_it(database: Databas
         assert len(provider.requests) == len(REQUESTS)
         await second.aclose()
         await first.aclose()
+
+
+async def test_a_concurrent_job_that_is_cancelled_asks_nothing_more(
+    database: Database, provider: ProviderSimulator
+) -> None:
+    begun = asyncio.Event()
+
+    def note(point: str) -> None:
+        if point == "collecting":
+            begun.set()
+
+    many = [BatchRequest(user_message=f"What is drawdown {n}?", max_tokens=20) for n in range(200)]
+    async with (
+        gateway_before(provider.base_url) as gateway,
+        BatchProcessor(database, gateway, options=FAST, backend="concurrent", crash=note) as first,
+        BatchProcessor(database, gateway, options=FAST) as second,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(first.submit(many, model=MODEL, job_key="tonight"))
+        await begun.wait()
+        await second.cancel("tonight")
+        status = await second.wait("tonight", timeout=20)
+        assert status.outcomes["canceled"] == len(many) - len(provider.requests) > 0
+        assert status.outcomes["succeeded"] == len(provider.requests)

@@ -18,8 +18,8 @@ from guidance_agent.core.batches.answers import KnownItem, values_of
 from guidance_agent.core.batches.bodies import corrected, prepared_call
 from guidance_agent.core.batches.collecting import close_collection, has_schema, store
 from guidance_agent.core.batches.leases import BatchLease
-from guidance_agent.core.batches.states import BatchKind, Parts
-from guidance_agent.core.batches.submitting import Job
+from guidance_agent.core.batches.states import BatchKind, BatchState, Parts
+from guidance_agent.core.batches.submitting import Job, job_of
 from guidance_agent.core.batches.traces import trace_online
 from guidance_agent.core.batches.waiting import put_off
 from guidance_agent.core.schema import batch_items
@@ -41,6 +41,9 @@ async def answer_online(parts: Parts, lease: BatchLease, job: Job) -> bool:
     await parts.gateway.prices_ready()
     try:
         while items := await _open_items(parts, lease.id):
+            if (await job_of(parts, lease)).cancelled:
+                await _cancel_open(parts, lease, {}, before="submitted")
+                break
             waiting = iter(items)
             askers = (_ask_all(parts, lease, job, kind, waiting) for _ in range(parts.options.online_at_a_time))
             # Where one has failed, what the others have asked is paid for: they bring it home.
@@ -58,6 +61,13 @@ async def answer_online(parts: Parts, lease: BatchLease, job: Job) -> bool:
 
 async def cancel_prepared(parts: Parts, lease: BatchLease, job: Job) -> None:
     """End a batch that never left: its items are cancelled."""
+    values = {"state": "ended", "ended_at": parts.clock.now()}
+    await _cancel_open(parts, lease, values, before="prepared")
+    await close_collection(parts, lease, job)
+
+
+async def _cancel_open(parts: Parts, lease: BatchLease, values: Mapping[str, Any], *, before: BatchState) -> None:
+    """Cancel the items that nobody was asked about, and change their batch's row."""
     table = batch_items.c
     change = sa.update(batch_items).where(table.batch_id == lease.id, table.state == "prepared")
     change = change.values(
@@ -67,9 +77,7 @@ async def cancel_prepared(parts: Parts, lease: BatchLease, job: Job) -> None:
         error_type="not_submitted",
         collected_at=parts.clock.now(),
     )
-    values = {"state": "ended", "ended_at": parts.clock.now()}
-    await lease.within(lambda connection: connection.execute(change), values, before="prepared")
-    await close_collection(parts, lease, job)
+    await lease.within(lambda connection: connection.execute(change), values, before=before)
 
 
 async def _open_items(parts: Parts, batch_id: str) -> list[Mapping[str, Any]]:
@@ -88,9 +96,11 @@ async def _open_items(parts: Parts, batch_id: str) -> list[Mapping[str, Any]]:
 async def _ask_all(
     parts: Parts, lease: BatchLease, job: Job, kind: BatchKind, waiting: Iterator[Mapping[str, Any]]
 ) -> None:
-    """Ask one item after the other, and store each answer at once."""
+    """Ask one item after the other until the job is cancelled, and store each answer at once."""
     for item in waiting:
         lease.check()
+        if (await job_of(parts, lease)).cancelled:
+            return
         row = await _asked(parts, lease, job, item)
         values = values_of(parts, kind, _known(item, lease.row["model"]), row, route="online")
         await store(lease, [(item["id"], values)])
