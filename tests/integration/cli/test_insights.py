@@ -134,9 +134,7 @@ def test_json_has_everything_and_nothing_else(
     assert (told["day"], told["revision"], told["statements_left_out"], told["cost_usd"]) == (DAY, 1, 2, 0.25)
 
 
-def test_words_are_no_marks_of_markdown(
-    settings: Settings, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_words_are_no_marks_of_markdown(settings: Settings, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store(settings, report())
     assert insights(markdown=True) == ExitCode.DONE
     lines = capsys.readouterr().out.splitlines()
