@@ -102,14 +102,15 @@ class BatchClaims:
         subjects = await self._database.run(lambda connection: list(connection.execute(query).scalars()))
         made = list(await requests(subjects))
         left_out = sorted(set(subjects) - {str(request.custom_id) for request in made})
-        handle = None
+        if left_out:
+            # Before the job is made: nobody looks for claims without an item once it is.
+            await self._database.transaction(lambda connection: self.let_go(connection, kind, left_out))
+        if not made:
+            return 0
         try:
-            if made:
-                handle = await batches.submit(made, job_key=key, kind=kind, model=model)
+            handle = await batches.submit(made, job_key=key, kind=kind, model=model)
         except BatchConflictError as error:
             # Whoever else submits this key has the same subjects, and the job is theirs.
             _logger.info("job %s is another process's: %s", key, error)
             return 0
-        if left_out:
-            await self._database.transaction(lambda connection: self.let_go(connection, kind, left_out))
-        return 0 if handle is None else handle.items
+        return handle.items

@@ -31,9 +31,11 @@ async def open_processor(
     await make_ledger(database)
     async with AsyncExitStack() as stack:
 
-        def make(options: BatchOptions = FAST, kinds: Any = (APPLIES,), base_url: str | None = None) -> BatchProcessor:
+        def make(
+            options: BatchOptions = FAST, kinds: Any = (APPLIES,), base_url: str | None = None, **fields: Any
+        ) -> BatchProcessor:
             gateway = gateway_before(base_url or provider.base_url)
-            made = BatchProcessor(database, gateway, kinds=kinds, options=options)
+            made = BatchProcessor(database, gateway, kinds=kinds, options=options, **fields)
             stack.push_async_callback(gateway.aclose)
             stack.push_async_callback(made.aclose)
             return made

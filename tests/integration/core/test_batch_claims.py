@@ -87,6 +87,24 @@ async def test_what_is_left_out_is_claimed_again_and_the_rest_is_not(
     assert await claims.submit_ready(processor, APPLIES.name, READY, requests, model=MODEL) == 7
 
 
+async def test_what_is_left_out_is_claimed_again_though_the_process_dies_when_its_job_is_made(
+    open_processor: Callable[..., BatchProcessor], claims: BatchClaims, database: Database
+) -> None:
+    def die(point: str) -> None:
+        if point == "prepared":
+            raise SystemError("the process ends here")
+
+    async def some(subjects: Sequence[str]) -> Iterable[BatchRequest]:
+        return await requests(subjects[:5])
+
+    dying, living = open_processor(crash=die), open_processor()
+    with pytest.raises(SystemError):
+        await claims.submit_ready(dying, APPLIES.name, READY, some, model=MODEL)
+    assert await claims.submit_ready(living, APPLIES.name, READY, requests, model=MODEL) == 7
+    await finish(living)
+    assert await applied(database) == SUBJECTS
+
+
 async def test_a_subject_that_is_let_go_goes_into_a_job_of_its_own(
     processor: BatchProcessor, claims: BatchClaims, database: Database
 ) -> None:
