@@ -59,7 +59,7 @@ def run(
         str | None, typer.Option("--model", "-m", metavar="MODEL", help="The judge; otherwise the setting audit.model.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many answers, the oldest first.")
+        int | None, typer.Option("--limit", min=1, max=options.MOST, help="At most so many answers, the oldest first.")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Also try again what could not be audited before.")] = False,
     wait: Annotated[

@@ -71,7 +71,8 @@ def batch(context: typer.Context) -> None:
 def nightly(
     wait: Wait = False,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many new subjects of each kind of work.")
+        int | None,
+        typer.Option("--limit", min=1, max=options.MOST, help="At most so many new subjects of each kind of work."),
     ] = None,
     as_json: AsJson = False,
     data_dir: options.DataDir = None,
@@ -117,7 +118,9 @@ _CODES_OF_OUTCOMES = {
 
 
 def status(
-    runs: Annotated[int, typer.Option("--runs", min=0, help="How many of the last runs are shown.")] = 5,
+    runs: Annotated[
+        int, typer.Option("--runs", min=0, max=options.MOST, help="How many of the last runs are shown.")
+    ] = 5,
     as_json: AsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
@@ -165,7 +168,9 @@ def cancel(
 
 
 def list_jobs(
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=options.MOST, help="At most so many, the newest first.")
+    ] = 20,
     as_json: AsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:

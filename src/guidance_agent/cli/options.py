@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from guidance_agent.settings import Settings
 
 __all__ = [
+    "MOST",
     "AllEvents",
     "AsJson",
     "CustomerFile",
@@ -24,6 +25,9 @@ __all__ = [
     "ShowReasoning",
     "load_settings",
 ]
+
+MOST = 1_000_000
+"""What may be asked for at most where a number is given: far below what SQLite can count to."""
 
 CustomerFile = Annotated[
     Path | None,

@@ -30,11 +30,17 @@ def first_moment(text: str | None, now: datetime) -> datetime | None:
 
 
 def moment_after(text: str | None, now: datetime) -> datetime | None:
-    """Return the first moment after a period that ends with `text`: a date counts with its whole day."""
+    """Return the first moment after a period that ends with `text`: a date counts with its whole day.
+
+    None is no bound; the last day that there is bounds nothing.
+    """
     if text is None:
         return None
     moment = _moment(text, now, "--until")
-    return moment + timedelta(days=1) if _is_date(text) else moment
+    try:
+        return moment + timedelta(days=1) if _is_date(text) else moment
+    except OverflowError:
+        return None
 
 
 def _moment(text: str, now: datetime, option: str) -> datetime:

@@ -103,7 +103,7 @@ def list_reviews(
     ] = None,
     since: period.Since = None,
     until: period.Until = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=options.MOST, help="At most so many.")] = 100,
     as_json: AsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:

@@ -112,7 +112,9 @@ def show(
 
 
 def learn(
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many failures, the oldest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=options.MOST, help="At most so many failures, the oldest first.")
+    ] = 20,
     as_json: AsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -26,6 +28,27 @@ from guidance_agent.cli.main import app
 )
 def test_an_error_ends_with_its_exit_status(error: errors.GuidanceAgentError, code: ExitCode) -> None:
     assert exit_code_of(error) is code
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["audit", "run", "--limit"],
+        ["batch", "nightly", "--limit"],
+        ["batch", "list", "--limit"],
+        ["batch", "status", "--runs"],
+        ["review", "list", "--limit"],
+        ["rules", "learn", "--limit"],
+    ],
+)
+def test_a_number_that_no_database_counts_to_is_refused(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GUIDANCE_DATA_DIR", str(tmp_path))
+    result = CliRunner().invoke(app, [*command, str(2**63)])
+    assert result.exit_code == ExitCode.USAGE
+    assert "1000000" in result.output
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

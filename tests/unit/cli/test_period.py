@@ -48,6 +48,10 @@ def test_no_text_is_no_bound() -> None:
     assert moment_after(None, NOW) is None
 
 
+def test_the_last_day_that_there_is_bounds_nothing() -> None:
+    assert moment_after("9999-12-31", NOW) is None
+
+
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "7w", "999999d", "-1d"])
 def test_anything_else_is_refused_with_what_would_do(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="7d"):
