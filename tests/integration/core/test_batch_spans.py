@@ -263,7 +263,7 @@ async def test_what_is_asked_online_has_its_call_below_its_item(
     items = {span.context: span for span in found["batch.item.online"]}
     assert {span.link for span in items.values()} == {found["batch.job"][0].context}
     assert {span.attributes["session.id"] for span in items.values()} == {"consultation_1"}
-    calls = found["test"]
+    calls = found["batch"]
     assert {span.parent for span in calls} == items.keys()
     assert {span.attributes["session.id"] for span in calls} == {"consultation_1"}
 

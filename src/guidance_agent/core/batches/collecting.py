@@ -21,8 +21,8 @@ from guidance_agent.core.batches.accounts import Accounts
 from guidance_agent.core.batches.again import AGAIN, add_batch, sent_again
 from guidance_agent.core.batches.answers import KnownItem, values_of
 from guidance_agent.core.batches.leases import BatchLease
-from guidance_agent.core.batches.states import BatchKind, Parts
-from guidance_agent.core.batches.submitting import Job, Provider, provider_of
+from guidance_agent.core.batches.states import BatchKind, Parts, Provider
+from guidance_agent.core.batches.submitting import Job, provider_of
 from guidance_agent.core.batches.traces import ItemSpans
 from guidance_agent.core.batches.waiting import put_off, put_off_until
 from guidance_agent.core.bulk import Row, insert_rows, is_one_of, update_rows

@@ -28,7 +28,7 @@ async def settle_late(parts: Parts, lease: BatchLease, provider: Provider, batch
         return
     _logger.warning(
         "The batch %s of %s was accepted for the second time, as %s, because this process stood still for longer than "
-        "its lease. It is cancelled.",
+        "its lease. It is being cancelled.",
         lease.id,
         lease.row["provider"],
         batch.id,

@@ -15,8 +15,8 @@ from typing import Literal, cast
 import sqlalchemy as sa
 
 from guidance_agent.core.batches.leases import BatchLease
-from guidance_agent.core.batches.states import Parts
-from guidance_agent.core.batches.submitting import Provider, provider_of, submitted
+from guidance_agent.core.batches.states import Parts, Provider
+from guidance_agent.core.batches.submitting import provider_of, submitted
 from guidance_agent.core.batches.waiting import put_off
 from guidance_agent.core.schema import batch_items, provider_batches
 from guidance_agent.errors import ConfigurationError, ModelError

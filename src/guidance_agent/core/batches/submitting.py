@@ -29,7 +29,7 @@ from guidance_agent.llm.batch_request import request_from_json
 from guidance_agent.llm.messages import ModelRequest
 from guidance_agent.llm.transports.batches.base import BatchPlace, BatchWire, ProviderBatch, surely_not_accepted
 
-__all__ = ["Job", "Provider", "job_of", "provider_of", "submit", "submitted"]
+__all__ = ["Job", "job_of", "provider_of", "submit", "submitted"]
 
 _PAGE = 200
 _ENDED = ("ended", "collected", "applied")

@@ -82,14 +82,17 @@ def preparing(tracing: Tracing, plan: JobPlan) -> Iterator[Preparing]:
         plan = replace(plan, traceparent=span.traceparent)
         span.set({names.BATCH_JOB: plan.key, names.BATCH_KIND: plan.kind})
     traced = Preparing(span, plan)
+    outcome: Outcome = "cancelled"
     try:
         yield traced
+        outcome = "completed"
     except Exception as error:
+        outcome = "failed"
         span.fail(error)
-        span.end(outcome="failed")
         raise
-    if traced.is_ours:
-        span.end(outcome="completed")
+    finally:
+        if traced.is_ours or outcome != "completed":
+            span.end(outcome=outcome)
 
 
 def step_span(state: str, *, cancels: bool, online: bool) -> str:
