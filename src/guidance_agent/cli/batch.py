@@ -22,9 +22,12 @@ from guidance_agent.errors import (
     InputError,
     JobLockedError,
     ModelError,
+    UnknownBatchError,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from guidance_agent.core.batch_jobs import BatchJobs, JobProgress
     from guidance_agent.core.batch_processing import BatchProcessor
     from guidance_agent.core.jobs.reports import JobName
@@ -79,7 +82,7 @@ def nightly(
     quiet: options.Quiet = False,
 ) -> ExitCode:
     """Open new work, collect what has ended, move everything on, and submit what is ready."""
-    settings = options.load_settings(data_dir=data_dir)
+    settings = _settings(data_dir)
     return _run("nightly", settings, wait=wait, limit=limit, as_json=as_json, quiet=quiet)
 
 
@@ -90,7 +93,7 @@ def afternoon(
     quiet: options.Quiet = False,
 ) -> ExitCode:
     """Collect what has ended, move everything on, and submit what is ready."""
-    settings = options.load_settings(data_dir=data_dir)
+    settings = _settings(data_dir)
     return _run("afternoon", settings, wait=wait, limit=None, as_json=as_json, quiet=quiet)
 
 
@@ -126,11 +129,13 @@ def status(
 ) -> ExitCode:
     """Show what waits, what it cost in the last thirty days, what needs a person, and the last runs."""
     from guidance_agent.cli.batch_text import status_as_text
+    from guidance_agent.core.batch_jobs import JobsStatus
 
-    settings = options.load_settings(data_dir=data_dir)
+    settings = _settings(data_dir)
+    nothing = JobsStatus(running=None, works=(), batches=(), runs=()).as_json()
 
     async def work() -> ExitCode:
-        if await _no_records(settings, as_json=as_json):
+        if await _no_records(settings, nothing if as_json else None):
             return ExitCode.DONE
         async with _jobs(settings) as jobs:
             found = await jobs.status(runs=runs)
@@ -148,10 +153,12 @@ def cancel(
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Cancel what is on its way; what a provider has answered already is kept, and paid for."""
-    settings = options.load_settings(data_dir=data_dir)
+    settings = _settings(data_dir)
 
     async def work() -> ExitCode:
-        if await _no_records(settings, as_json=as_json):
+        if job_key is not None:
+            await _named_in_records(settings, f"job {job_key!r}")
+        elif await _no_records(settings, {"cancelled": []} if as_json else None):
             return ExitCode.DONE
         if job_key is None:
             async with _jobs(settings) as jobs:
@@ -177,10 +184,10 @@ def list_jobs(
     """List jobs and their batches, the newest first."""
     from guidance_agent.cli.batch_text import jobs_as_text, status_as_json
 
-    settings = options.load_settings(data_dir=data_dir)
+    settings = _settings(data_dir)
 
     async def work() -> ExitCode:
-        if await _no_records(settings, as_json=as_json):
+        if await _no_records(settings, {"jobs": []} if as_json else None):
             return ExitCode.DONE
         async with _processor(settings) as processor:
             found = await processor.list(limit=limit)
@@ -201,9 +208,10 @@ def decide(
     """Decide about a batch of which the program cannot know whether the provider has it."""
     if send_again == (adopt is not None):
         raise typer.BadParameter("Give either --adopt ID or --send-again", param_hint="--adopt")
-    settings = options.load_settings(data_dir=data_dir)
+    settings = _settings(data_dir)
 
     async def work() -> ExitCode:
+        await _named_in_records(settings, f"batch {batch_id!r}")
         async with _processor(settings) as processor:
             await processor.decide(batch_id, adopt=adopt)
         done = "is sent again" if adopt is None else f"is taken over as {adopt}"
@@ -220,15 +228,25 @@ def results(
     """Write the results of a job that are final so far, one JSON object per line."""
     from guidance_agent.cli.batch_text import result_as_json
 
-    settings = options.load_settings(data_dir=data_dir)
+    settings = _settings(data_dir)
 
     async def work() -> ExitCode:
+        await _named_in_records(settings, f"job {job_key!r}")
         async with _processor(settings) as processor:
             async for result in processor.results(job_key):
                 write_output(_line(result_as_json(result)))
         return ExitCode.DONE
 
     return _ended(work)
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    """Read the settings; ones that are not valid are wrong use, as they are once the work has begun."""
+    try:
+        return options.load_settings(data_dir=data_dir)
+    except ConfigurationError as error:
+        show_error(str(error))
+        raise typer.Exit(_code_of(error)) from error
 
 
 @contextlib.asynccontextmanager
@@ -257,15 +275,27 @@ async def _processor(settings: Settings) -> AsyncIterator[BatchProcessor]:
         yield processor
 
 
-async def _no_records(settings: Settings, *, as_json: bool) -> bool:
-    """Whether there are no records yet, which looking must not make; it is then told."""
+async def _no_records(settings: Settings, nothing: dict[str, Any] | None) -> bool:
+    """Whether there are no records yet, which looking must not make; it is then told, as `nothing` where JSON is."""
     from guidance_agent.cli.records import place_of_records, records_to_read
 
     async with records_to_read(settings) as records:
         if records is not None:
             return False
-    write_output("{}\n" if as_json else f"Nothing is on record in {place_of_records(settings)} yet.\n")
+    told = f"Nothing is on record in {place_of_records(settings)} yet.\n"
+    write_output(told if nothing is None else _line(nothing))
     return True
+
+
+async def _named_in_records(settings: Settings, named: str) -> None:
+    from guidance_agent.cli.records import place_of_records, records_to_read
+
+    async with records_to_read(settings) as records:
+        if records is None:
+            raise UnknownBatchError(
+                f"No {named} is on record: there is nothing in {place_of_records(settings)} yet. Name the folder of "
+                "the records with --data-dir."
+            )
 
 
 def _ended(work: Callable[[], Awaitable[ExitCode]]) -> ExitCode:

@@ -67,7 +67,22 @@ def test_looking_makes_no_records(batch: Batch, tmp_path: Path) -> None:
     for command in ("status", "list", "cancel"):
         code, output, _ = batch(command, "--data-dir", str(folder))
         assert (code, output[:20]) == (0, "Nothing is on record")
+    for arguments in (("results", "job_x"), ("cancel", "job_x"), ("decide", "batch_x", "--send-again")):
+        code, output, errors = batch(*arguments, "--data-dir", str(folder))
+        assert (code, output) == (ExitCode.USAGE, "")
+        assert arguments[1] in errors
+        assert "--data-dir" in errors
     assert not folder.exists()
+
+
+def test_json_has_its_fields_before_there_are_records(batch: Batch, tmp_path: Path) -> None:
+    def asked(command: str) -> dict[str, object]:
+        found: dict[str, object] = json.loads(batch(command, "--json", "--data-dir", str(tmp_path / "none"))[1])
+        return found
+
+    assert asked("list") == {"jobs": []}
+    assert asked("cancel") == {"cancelled": []}
+    assert asked("status") == {"running": None, "works": [], "batches": [], "runs": []}
 
 
 def test_without_anything_to_do_a_run_says_so(batch: Batch, tmp_path: Path) -> None:
@@ -164,6 +179,10 @@ def test_records_that_are_down_mean_try_later_and_settings_that_cannot_work_wron
     monkeypatch.delenv("GUIDANCE_DATABASE_URL")
     monkeypatch.setenv("GUIDANCE_JUDGE_MODEL", "nobody/knows-this")
     assert batch("afternoon")[0] == ExitCode.USAGE
+    monkeypatch.setenv("GUIDANCE_TRANSPORT", "pigeon")
+    code, output, errors = batch("afternoon")
+    assert (code, output) == (ExitCode.USAGE, "")
+    assert "transport" in errors
 
 
 @pytest.mark.slow
