@@ -44,6 +44,7 @@ PUBLIC = (
     "guidance_agent.llm.tools",
     "guidance_agent.retrieval.embeddings",
     "guidance_agent.runtime",
+    "guidance_agent.runtime_work",
     "guidance_agent.settings",
     "guidance_agent.testing",
 )

@@ -22,17 +22,15 @@ from guidance_agent.advisor.events import Failed, event_to_json
 from guidance_agent.advisor.prompts import ReleasedRules
 from guidance_agent.core.clock import Clock, SystemClock
 from guidance_agent.errors import ConfigurationError
+from guidance_agent.runtime_work import WorkOfRecords
 from guidance_agent.settings import ProviderSettings, Settings
 
 if TYPE_CHECKING:
-    from guidance_agent.compliance.audit import AuditRounds
     from guidance_agent.compliance.gatekeeper import Gatekeeper
     from guidance_agent.compliance.judging import BackgroundJudging
     from guidance_agent.compliance.sentence_judge import SentenceJudge
-    from guidance_agent.compliance.validator import GuidanceValidator
     from guidance_agent.core.annotation_delivery import AnnotationDelivery, Redact
     from guidance_agent.core.background import BackgroundJob, BackgroundWorker
-    from guidance_agent.core.database import Database
     from guidance_agent.core.journal import Journal
     from guidance_agent.core.limit_store import LimitTable
     from guidance_agent.core.memory import MemoryStream
@@ -40,13 +38,6 @@ if TYPE_CHECKING:
     from guidance_agent.core.response_cache import ResponseCacheTable
     from guidance_agent.core.types import JsonObject
     from guidance_agent.core.verdicts import VerdictRecords
-    from guidance_agent.knowledge.loader import Knowledge
-    from guidance_agent.learning.batch_reflection import ReflectionRounds
-    from guidance_agent.learning.consolidation import MemoryConsolidation
-    from guidance_agent.learning.insights import InsightRounds
-    from guidance_agent.learning.learner import Learner
-    from guidance_agent.learning.rules import RulesBase
-    from guidance_agent.llm.gateway import ModelGateway
     from guidance_agent.llm.response_cache import ResponseCache
     from guidance_agent.provider_simulator import ProviderSimulator
     from guidance_agent.retrieval.embeddings import Embedder
@@ -68,7 +59,7 @@ LAST_FLUSH_SECONDS = 1.0
 _LEAST_CLOSE_SECONDS = 0.1
 
 
-class Runtime:
+class Runtime(WorkOfRecords):
     """The services of one process, to be shared by its advisors; an async context manager.
 
     Args:
@@ -84,25 +75,17 @@ class Runtime:
         StorageError: when the database cannot be used.
     """
 
-    settings: Settings
-    clock: Clock
-    database: Database
     journal: Journal
     records: Records
     verdicts: VerdictRecords
-    gateway: ModelGateway
-    knowledge: Knowledge
     retriever: Retriever
     memory: MemoryStream
     rules: ReleasedRules
     gates: Gatekeeper
     model: str
     reasoning_model: str
-    simulated: bool
-    validator: GuidanceValidator
     sentence_judge: SentenceJudge | None
     tracing: Tracing
-    _embedder: Embedder
 
     def __init__(
         self,
@@ -169,45 +152,6 @@ class Runtime:
         from guidance_agent.learning.released import released_rules
 
         self.rules = await released_rules(self.database, include_simulated=self.simulated)
-
-    def rules_base(self) -> RulesBase:
-        """Return the learned rules, to list, release, roll back and report on."""
-        from guidance_agent.learning.rules import RulesBase
-
-        return RulesBase(self.database, self.clock, self.knowledge, self._embedder, include_simulated=self.simulated)
-
-    def learner(self) -> Learner:
-        """Return what reflects on failures, with the model that judges and not with the one that writes."""
-        from guidance_agent.learning.learner import Learner
-
-        return Learner(self.database, self.clock, self.gateway, self.validator.model, self.rules_base())
-
-    def reflection_rounds(self) -> ReflectionRounds:
-        """Return what reflects on failures in rounds of batches, with the same model."""
-        from guidance_agent.learning.batch_reflection import ReflectionRounds
-
-        return ReflectionRounds(self.database, self.clock, self.validator.model, self.rules_base())
-
-    def audit_rounds(self) -> AuditRounds:
-        """Return what audits delivered answers in batches, asking what is asked while answers are given."""
-        from guidance_agent.compliance.audit import AuditPlan, AuditRounds
-
-        plan = AuditPlan(share=self.settings.audit.share, model=self.settings.audit.model)
-        return AuditRounds(self.database, self.clock, self.validator, plan=plan, simulated=self.simulated)
-
-    def consolidation(self) -> MemoryConsolidation:
-        """Return the batch work that turns a customer's many observations into a few reflections."""
-        from guidance_agent.learning.consolidation import MemoryConsolidation
-
-        return MemoryConsolidation(
-            self.database, self.clock, self.knowledge, self.validator.model, include_simulated=self.simulated
-        )
-
-    def insight_rounds(self) -> InsightRounds:
-        """Return the batch work that reports on each day's consultations."""
-        from guidance_agent.learning.insights import InsightRounds
-
-        return InsightRounds(self.database, self.clock, self.validator.model, include_simulated=self.simulated)
 
     def turn_ended(self, retrieved_memories: Sequence[str]) -> None:
         if self._background is not None:
