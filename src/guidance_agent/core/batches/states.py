@@ -28,6 +28,7 @@ from guidance_agent.tracing.tracer import NO_TRACING, Tracing
 __all__ = [
     "CRASH_POINTS",
     "OPEN_STATES",
+    "TEXT",
     "Apply",
     "BatchHandle",
     "BatchKind",
@@ -90,6 +91,10 @@ class BatchKind:
     operation: str = "batch"
     output: type[BaseModel] | None = None
     apply: Apply | None = None
+
+
+TEXT = BatchKind(name="text")
+"""The kind of a job that names none: its results are read, and nothing is done with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

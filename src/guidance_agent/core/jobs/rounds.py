@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from guidance_agent.core.batch_processing import TEXT, BatchProcessor
+from guidance_agent.core.batch_processing import BatchProcessor
 from guidance_agent.core.batch_work import BatchWork, WorkStanding
+from guidance_agent.core.batches.states import TEXT
 from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.jobs.figures import (
