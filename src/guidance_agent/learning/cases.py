@@ -1,10 +1,10 @@
 """The case base: anonymised cases from answers that passed, for the prompts of similar questions.
 
 A case is a line: what was asked, and what was answered, in those sentences of both that hold nothing personal. Whole
-sentences are left out rather than marked: each in which the redaction of spans or a name of the customer finds
-anything, and each with a number, because sums tell who somebody is and figures are looked up by date. A question that
-tells of health, family, debt or the like (`case_wording.yaml`) becomes no case at all. Of cases that are nearly the
-same the first stays.
+sentences are left out rather than marked: each in which the redaction of spans finds anything or a name of the customer
+or of whom their profile tells, and each with a number, because sums tell who somebody is and figures are looked up by
+date. A question that tells of health, family, debt or the like (`case_wording.yaml`) becomes no case at all. Of cases
+that are nearly the same the first stays.
 
 A turn is looked at once, when its verdict stands passed and nobody is looking at it. What a simulator answered becomes
 a case only where no answer in the records is a real model's.
@@ -31,6 +31,7 @@ from guidance_agent.core.text import is_storable
 from guidance_agent.learning.failures import FailureRecords, being_reviewed
 from guidance_agent.retrieval.topics import load_topics
 from guidance_agent.retrieval.vectors import FloatArray, QueryVector, embedding_columns, vector_from_bytes
+from guidance_agent.tracing.people import people_of
 from guidance_agent.tracing.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class CaseWriter:
         Args:
             question: What was asked.
             answer: What was answered, and passed.
-            names: Names and identifiers of the customer.
+            names: Names of the customer and of those whom they told of; see `people_of`.
         """
         if any(pattern.search(question) for pattern in _private()):
             return None
@@ -182,9 +183,8 @@ class CaseBase:
     def _line(self, row: Any, shown: DeliveredText | None) -> _Found:
         if shown is None:
             return _Found(row.id, None, "nothing was delivered", row.simulated)
-        name = shown.profile.get("first_name")
-        names = [shown.customer_id, *([name] if isinstance(name, str) and name.strip() else [])]
-        line = self._writer.line(shown.question, shown.text, names)
+        people = people_of(shown.customer_id, shown.profile)
+        line = self._writer.line(shown.question, shown.text, people)
         if line is None:
             return _Found(row.id, None, "nothing is left that is not personal", row.simulated)
         topics = load_topics().route(shown.question, day=self._clock.today())

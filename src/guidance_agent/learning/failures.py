@@ -21,8 +21,8 @@ from guidance_agent.core.clock import Clock
 from guidance_agent.core.database import Database
 from guidance_agent.core.delivered_text import delivered_text
 from guidance_agent.core.schema import batch_claims, batch_jobs, consultations, reflections, reviews, turns
-from guidance_agent.core.types import JsonObject
 from guidance_agent.core.verdicts import VerdictRecords
+from guidance_agent.tracing.people import people_of
 
 __all__ = ["KIND_PREFIX", "REVIEW_TIME", "Failure", "FailureRecords", "FailureSource", "being_reviewed", "in_batch"]
 
@@ -42,7 +42,7 @@ class Failure:
     Attributes:
         checks: The checks that failed; none where only the consultation's outcome says so.
         reason: What a person wrote about it, a reviewer or whoever recorded the outcome.
-        names: Names of the customer, which nothing that is learned may hold.
+        names: The customer and whom their profile tells of, whom nothing that is learned may name; see `people_of`.
     """
 
     turn_id: str
@@ -118,7 +118,7 @@ class FailureRecords:
             text=shown.text,
             checks=() if stored is None else Verdict.model_validate(stored.verdict).failures,
             reason=upheld_because or outcome_reason,
-            names=_names(shown.profile),
+            names=people_of(shown.customer_id, shown.profile),
             simulated=simulated,
         )
 
@@ -174,8 +174,3 @@ def in_batch() -> sa.ColumnElement[bool]:
     kind = sa.literal(KIND_PREFIX) + reflections.c.stage
     done = sa.exists().where(job.id == claim.job_key, job.state == "done")
     return sa.exists().where(claim.kind == kind, claim.subject_id == reflections.c.id, ~done)
-
-
-def _names(profile: JsonObject) -> tuple[str, ...]:
-    name = profile.get("first_name")
-    return (name,) if isinstance(name, str) and name.strip() else ()

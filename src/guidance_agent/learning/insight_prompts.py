@@ -61,7 +61,7 @@ class ReadTurn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadConsultation:
-    """The turns of a consultation on a day, with the names that must not leave."""
+    """The turns of a consultation on a day, with the names that must not leave (`people_of`)."""
 
     turns: tuple[ReadTurn, ...]
     names: tuple[str, ...] = ()

@@ -20,6 +20,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import sqlalchemy as sa
+
 from guidance_agent.compliance.verdict import Verdict
 from guidance_agent.core.batch_claims import BatchClaims
 from guidance_agent.core.batch_processing import BatchProcessor, BatchRequest, BatchResult
@@ -47,11 +49,10 @@ from guidance_agent.learning.insight_prompts import (
     read_answers,
     shown_notes,
 )
+from guidance_agent.tracing.people import people_of
 from guidance_agent.tracing.redaction import Redactor
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from guidance_agent.core.clock import Clock
     from guidance_agent.core.database import Database
 
@@ -254,14 +255,12 @@ def _why(result: BatchResult) -> str:
 
 
 def _read(connection: sa.Connection, note: InsightNote) -> ReadConsultation:
-    import sqlalchemy as sa
-
     live = sa.select(verdicts.c.turn_id, verdicts.c.verdict).where(
         verdicts.c.turn_id.in_(note.turn_ids), verdicts.c.purpose == "live"
     )
     stored = {row.turn_id: Verdict.model_validate(row.verdict) for row in connection.execute(live)}
     turns: list[ReadTurn] = []
-    names: set[str] = set()
+    names: dict[str, None] = {}
     for turn_id in note.turn_ids:
         shown = delivered_text(connection, turn_id)
         if shown is None:
@@ -275,5 +274,5 @@ def _read(connection: sa.Connection, note: InsightNote) -> ReadConsultation:
                 broke_off=shown.state in _BROKEN_STATES,
             )
         )
-        names |= {value for key, value in shown.profile.items() if "name" in key and isinstance(value, str) and value}
-    return ReadConsultation(turns=tuple(turns), names=tuple(sorted(names)))
+        names |= dict.fromkeys(people_of(shown.customer_id, shown.profile))
+    return ReadConsultation(turns=tuple(turns), names=tuple(names))

@@ -64,7 +64,7 @@ class RuleChecks:
         Args:
             rule: Its text.
             on: The day whose figures are right.
-            names: Names of the customer whose failure led to it.
+            names: The customer whose failure led to it, and whom they told of; see `people_of`.
         """
         found = [*_form(rule), *_wording(rule)]
         if not is_storable(rule):

@@ -124,7 +124,7 @@ class RulesBase:
             text: The rule.
             confidence: Where it begins, from 0 to 1.
             evidence: Where it comes from.
-            names: Names of the customer in whose consultation it was learned.
+            names: The customer in whose consultation it was learned, and whom they told of; see `people_of`.
             simulated: Whether a simulated model had a part in it.
         """
         line = " ".join(text.split())

@@ -16,7 +16,7 @@ _OTHERS = {"partner": "partner", "dependants": "children", "notes": "friend"}
 class Told(str):
     """A sentence of a profile about other people, such as "My partner: Ottoline."
 
-    It is no name itself: redaction learns names from it, in its own time.
+    It is no name itself: redaction (`Redactor`) learns names from it, in its own time.
     """
 
     __slots__ = ()

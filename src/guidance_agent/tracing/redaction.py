@@ -11,6 +11,7 @@ What cannot be redacted is never passed on: `[REDACTION FAILED]` stands in its p
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from guidance_agent.errors import ConfigurationError
 from guidance_agent.settings import Amounts
 from guidance_agent.tracing import redaction_numbers as numbers
+from guidance_agent.tracing.people import Told
 from guidance_agent.tracing.redaction_addresses import addresses
 from guidance_agent.tracing.redaction_amounts import amounts as pound_amounts
 from guidance_agent.tracing.redaction_dates import dates_of_birth
@@ -60,6 +62,7 @@ RULES: Mapping[str, Rule] = {
 _WINDOW = 12_288
 _MARGIN = 512
 _LONGEST_VALUE = 400
+_PEOPLE = 1_000
 _ONE_WORD = re.compile(r"[a-z_.]{0,80}")
 _PROGRAM_PART = re.compile(r"(?:(?:app|guidance|llm|input|output|tool|gen_ai|metadata|retrieval|key|tag)[._])+")
 _PLAIN_KEY = re.compile(r"[a-zA-Z_]+(?:[._][a-zA-Z_]+|\.[0-9]{1,4}(?=\.[a-zA-Z_]|\Z))*")
@@ -88,13 +91,14 @@ class Redactor:
         self._labelled = "label" not in without
         if amounts != "keep":
             self._rules.append(pound_amounts(amounts))
+        self._names_told = functools.lru_cache(maxsize=_PEOPLE)(self.names_in)
 
     def redact(self, text: str, *, known: Sequence[str] = (), learned: Collection[str] = ()) -> str:
         """Return the text with marks in place of personal data.
 
         Args:
             text: Prose, JSON, a stack trace: anything.
-            known: Names and identifiers of people, found in any case.
+            known: Names and identifiers of people, found in any case; of a `Told` the names in it. See `people_of`.
             learned: Words of names that were found elsewhere, found where they are capitalised; see `names_in`.
         """
         return self.read(text, known=known, learned=learned)[0]
@@ -105,6 +109,7 @@ class Redactor:
         """Return what `redact` returns and what `names_in` does, from one look at the text."""
         if not known and not learned and _ONE_WORD.fullmatch(text) is not None:
             return text, frozenset()
+        known = self._people(known)
         windows: list[tuple[list[Reading], int]] = []
         places: list[tuple[int, int, int, Found]] = []
         announced: set[str] = set()
@@ -150,6 +155,7 @@ class Redactor:
         """Return the name of an attribute without personal data; what programs call things has no data but names."""
         if _PLAIN_KEY.fullmatch(key) is not None:
             reading = Reading(key)
+            known = self._people(known)
             found = known_names(reading, known) if self._known and known else ()
             return _marked(key, list(_placed(found, reading, 0, 0, len(key), 0)))
         # A dot before a number would make it the end of another.
@@ -163,6 +169,13 @@ class Redactor:
         if kind is None or len(value) > _LONGEST_VALUE or not says_something(kind, value):
             return None
         return f"[{'NAME' if kind == 'PLAIN NAME' else kind}]"
+
+    def _people(self, known: Sequence[str]) -> Sequence[str]:
+        """Return the names with those in sentences about other people, instead of the sentences."""
+        told = " ".join(name for name in known if isinstance(name, Told))
+        if not told:
+            return known
+        return (*(name for name in known if not isinstance(name, Told)), *sorted(self._names_told(told)))
 
 
 def _windows(length: int) -> Iterator[tuple[int, int, int, int]]:

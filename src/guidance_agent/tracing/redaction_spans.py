@@ -8,9 +8,6 @@ because it would be everybody's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from guidance_agent.tracing.people import Told
 from guidance_agent.tracing.redaction import Redactor
 
 __all__ = ["SpanRedaction"]
@@ -24,12 +21,6 @@ _OWN_WORDS = frozenset({"name", "status"})
 """Keys under which the program's own texts come: a span's name, and what its status says."""
 
 
-@dataclass(slots=True)
-class _Customer:
-    known: tuple[str, ...] = ()
-    learned: dict[str, None] = field(default_factory=dict)
-
-
 class SpanRedaction:
     """Takes personal data out of the texts of a span. Belongs to one thread.
 
@@ -39,35 +30,31 @@ class SpanRedaction:
 
     def __init__(self, redactor: Redactor | None = None) -> None:
         self._redactor = Redactor() if redactor is None else redactor
-        self._customers: dict[tuple[str, ...], _Customer] = {}
+        self._learned: dict[tuple[str, ...], dict[str, None]] = {}
 
     def redact(self, key: str, value: str, names: tuple[str, ...]) -> str:
         """Return the text of an attribute without personal data; `FAILED` if that cannot be done."""
 
         def redacted(text: str) -> str:
-            customer = self._customer(names)
-            learned = customer.learned
+            learned = self._learned_of(names)
             mark = None if key == _KEY or key in _OWN_WORDS else self._redactor.mark_for(key, text)
             if key == _KEY or mark is not None:
                 made, announced = mark, self._redactor.names_in(text)
             else:
-                made, announced = self._redactor.read(text, known=customer.known, learned=learned)
+                made, announced = self._redactor.read(text, known=names, learned=learned)
             if names and len(learned) < _WORDS:
                 learned.update(dict.fromkeys(announced))
             if made is None:
-                return self._redactor.redact_key(text, known=customer.known, learned=learned)
+                return self._redactor.redact_key(text, known=names, learned=learned)
             return made
 
         return self._redactor.safely(redacted, value)
 
-    def _customer(self, names: tuple[str, ...]) -> _Customer:
+    def _learned_of(self, names: tuple[str, ...]) -> dict[str, None]:
+        """Return what was learnt of a customer, the first first."""
         if not names:
-            return _Customer()
-        customer = self._customers.get(names)
-        if customer is None:
-            told = " ".join(name for name in names if isinstance(name, Told))
-            own = (name for name in names if not isinstance(name, Told))
-            customer = self._customers[names] = _Customer((*own, *sorted(self._redactor.names_in(told))))
-            while len(self._customers) > _CUSTOMERS:
-                del self._customers[next(iter(self._customers))]
-        return customer
+            return {}
+        learned = self._learned.setdefault(names, {})
+        while len(self._learned) > _CUSTOMERS:
+            del self._learned[next(iter(self._learned))]
+        return learned

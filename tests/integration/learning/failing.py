@@ -89,8 +89,9 @@ async def add_turn(
             connection.execute(
                 sa.insert(consultations).values(
                     id=of, customer_id="winnie-72", advisor_id="a", opened_at=LONG_AGO,
-                    profile={"first_name": "Winnie", "age": 72}, transcript_hash="h", turn_count=1,
-                    outcome=outcome, outcome_reason=outcome_reason, simulated=simulated,
+                    profile={"first_name": "Winnie", "age": 72, "partner": "married to Ottoline"},
+                    transcript_hash="h", turn_count=1, outcome=outcome, outcome_reason=outcome_reason,
+                    simulated=simulated,
                 )
             )  # fmt: skip
         connection.execute(

@@ -87,7 +87,8 @@ async def add_consultation(
             connection.execute(
                 sa.insert(consultations).values(
                     id=name, customer_id=f"customer-{name}", advisor_id="a", opened_at=ended[0],
-                    profile={"first_name": "Winnie", "age": 72}, transcript_hash="h", turn_count=len(ended),
+                    profile={"first_name": "Winnie", "age": 72, "partner": "married to Ottoline"},
+                    transcript_hash="h", turn_count=len(ended),
                     outcome="open", simulated=simulated,
                 )
             )  # fmt: skip

@@ -76,6 +76,19 @@ async def test_sentences_with_anything_personal_are_left_out(runtime: Runtime, b
     assert await texts(runtime) == [f"Asked: {QUESTION} Answered: {ANSWER}"]
 
 
+@pytest.mark.only_on("sqlite")
+async def test_people_of_whom_only_the_profile_tells_are_left_out(runtime: Runtime, base: CaseBase) -> None:
+    await passed(
+        runtime,
+        question=f"Could ottoline and I choose different things? {QUESTION}",
+        text=f"{ANSWER} Ottoline can choose for herself. A partner can be named with the scheme.",
+    )
+    assert await base.add_new() == 1
+    assert await texts(runtime) == [
+        f"Asked: {QUESTION} Answered: {ANSWER} A partner can be named with the scheme.",
+    ]
+
+
 PRIVATE = [
     "I was diagnosed with cancer in spring, so what is the difference between drawdown and an annuity?",
     "My wife died last year. What is the difference between drawdown and an annuity?",

@@ -105,14 +105,14 @@ async def test_no_personal_data_leaves(
         runtime,
         "c1",
         question="I am Winnie, my number is QQ 12 34 56 C and my son is called Gareth. Is £38,214 taxed?",
-        text="Thank you, Winnie. Gareth can call with you. Your number QQ 12 34 56 C stays private.",
+        text="Thank you, Winnie. Gareth or ottoline can call with you. Your number QQ 12 34 56 C stays private.",
     )
     note_says(simulator)
     day_says(simulator)
     await work_through(work, batches)
     sent = json.dumps([row.request for row in await items(runtime)])
     assert "Is £40,000 taxed?" in json.loads(sent)[1]["messages"][-1]["content"]
-    for personal in ("Winnie", "Gareth", "12 34 56", "38,214", "customer-c1"):
+    for personal in ("Winnie", "Gareth", "ottoline", "12 34 56", "38,214", "customer-c1"):
         assert personal not in sent
 
 

@@ -16,6 +16,7 @@ from guidance_agent.learning.failures import FailureRecords
 from guidance_agent.learning.learner import MOST_UNREADABLE
 from guidance_agent.learning.reflection import reflection_request
 from guidance_agent.provider_simulator import Fault, ProviderSimulator
+from guidance_agent.tracing.people import Told
 from tests.integration.learning.failing import RULE, Steps, add_turn, review, rules_base
 
 FOUR = ["reflect", "validate", "refine", "judge the value"]
@@ -200,7 +201,8 @@ async def test_an_upheld_review_is_a_failure_at_once_with_the_persons_reason(run
     (failure,) = await runtime.learner().failures.waiting()
     assert (failure.source, failure.reason) == ("review", "It praises the choice.")
     assert [(check.check, check.quote) for check in failure.checks] == [("advice_boundary", "Good thinking")]
-    assert failure.names == ("Winnie",)
+    assert failure.names == ("Winnie", "winnie-72", Told("My partner: married to Ottoline."))
+    assert isinstance(failure.names[-1], Told)
 
 
 async def test_of_a_consultation_that_was_called_failed_the_last_answer_is_the_failure(runtime: Runtime) -> None:

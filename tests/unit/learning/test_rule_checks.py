@@ -14,6 +14,7 @@ from guidance_agent.learning.answers import LONGEST_RULE
 from guidance_agent.learning.duplicates import SAME_FROM, duplicate_of
 from guidance_agent.learning.rule_checks import RuleChecks
 from guidance_agent.retrieval.hashed import HashedEmbedder
+from guidance_agent.tracing.people import people_of
 
 DATA = Path(__file__).parent / "data"
 RULES: dict[str, list[Any]] = yaml.safe_load((DATA / "rules.yaml").read_text(encoding="utf-8"))
@@ -57,6 +58,14 @@ def test_a_rule_that_names_the_customer_is_refused(checks: RuleChecks) -> None:
     rule = "When winnie mentions the forms, explain who sends them and why."
     assert checks.examine(rule, on=DAY) == ()
     assert "personal_data" in {finding.check for finding in checks.examine(rule, on=DAY, names=["Winnie"])}
+
+
+def test_a_rule_that_names_whom_the_customer_told_of_is_refused(checks: RuleChecks) -> None:
+    people = people_of("winnie-72", {"first_name": "Winnie", "partner": "married to Ottoline"})
+    rule = "When {} is mentioned, explain what a partner may be paid and who decides it."
+    assert checks.examine(rule.format("another person"), on=DAY, names=people) == ()
+    named = checks.examine(rule.format("ottoline"), on=DAY, names=people)
+    assert {finding.check for finding in named} == {"personal_data"}
 
 
 def test_identifiers_of_requirements_are_no_figures(checks: RuleChecks) -> None:

@@ -8,7 +8,7 @@ from guidance_agent.tracing import redaction
 from guidance_agent.tracing.memory import tracing_in_memory
 from guidance_agent.tracing.people import Told, people_of
 from guidance_agent.tracing.preparing import FinishedSpan, Preparation
-from guidance_agent.tracing.redaction import FAILED
+from guidance_agent.tracing.redaction import FAILED, Redactor
 from guidance_agent.tracing.redaction_spans import SpanRedaction
 
 JANET = {"first_name": "Janet", "partner": "married to Ottoline", "dependants": "Tom and Emily", "location": "England"}
@@ -83,6 +83,12 @@ def test_people_of_whom_only_the_profile_tells_are_redacted() -> None:
     text = "ottoline and Tom said, in England, that c-8812 could wait; JANET is married."
     redacted = SpanRedaction().redact("input.value", text, names)
     assert redacted == "[NAME] and [NAME] said, in England, that [NAME] could wait; [NAME] is married."
+
+
+def test_of_a_sentence_about_other_people_only_the_names_are_looked_for() -> None:
+    text = "My partner was once married to ottoline."
+    assert Redactor().redact(text, known=people_of("c-8812", JANET)) == "My partner was once married to [NAME]."
+    assert Redactor().redact_key("ottoline.partner", known=people_of("c-8812", JANET)) == "[NAME].partner"
 
 
 def test_a_profile_that_tells_of_nobody_names_nobody() -> None:
