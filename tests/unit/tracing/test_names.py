@@ -38,7 +38,7 @@ STANDARD = {
     service_attributes.SERVICE_NAME,
     service_attributes.SERVICE_VERSION,
 }
-NO_ATTRIBUTES = {"GUIDANCE", "TEXT", "EXCEPTION", "ATTEMPT", "ATTEMPT_FAILED", "OPERATION_KINDS"}
+NO_ATTRIBUTES = {"GUIDANCE", "TEXT", "JSON", "EXCEPTION", "ATTEMPT", "ATTEMPT_FAILED", "OPERATION_KINDS"}
 
 
 def test_every_name_is_one_of_its_family() -> None:
