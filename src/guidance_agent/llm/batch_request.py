@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from guidance_agent.errors import BatchRequestError
 from guidance_agent.llm.messages import FinishReason, Message, ModelRequest, ToolCall, ToolSpec, Usage
 from guidance_agent.llm.schema_check import schema_fault
-from guidance_agent.llm.structured import answer_schema
+from guidance_agent.llm.structured_schema import schema_of
 from guidance_agent.llm.tool_runs import ToolRun
 from guidance_agent.llm.tools import AnyTool, specs_of
 
@@ -175,7 +175,7 @@ def model_request(
         temperature=request.temperature,
         operation=operation,
         tools=specs_of(request.tools),
-        response_schema=answer_schema(schema) if isinstance(schema, type) else schema,
+        response_schema=None if schema is None else schema_of(schema),
         metadata={},
     )
 

@@ -31,6 +31,7 @@ from guidance_agent.llm.concurrent import (
     batch_complete,
     stream_batch,
 )
+from guidance_agent.llm.concurrent.calls import check_many
 from guidance_agent.llm.concurrent.item import GivenRequest
 from guidance_agent.llm.concurrent.stream import GivenRequests
 from guidance_agent.llm.messages import Message, ModelRequest
@@ -239,6 +240,7 @@ class Model:
             on_progress=on_progress,
             show_progress=show_progress,
         )
+        check_many(requests)
         asked = requests if schema is None else [_with_schema(request, schema) for request in requests]
         return await batch_complete(
             asked, door.model, system_prompt, tools, max_tool_iterations, config, gateway=door.gateway

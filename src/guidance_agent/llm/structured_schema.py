@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
+from guidance_agent.errors import BatchRequestError
 from guidance_agent.llm.messages import Message
+from guidance_agent.llm.schema_check import schema_fault
 
 __all__ = ["Schema", "answer_schema", "asking_in_words", "schema_of"]
 
@@ -53,8 +55,18 @@ def _answer_schema(output: type[BaseModel]) -> dict[str, Any]:
 
 
 def schema_of(output: Schema) -> Mapping[str, Any]:
-    """Return the JSON Schema that a provider is sent for `output`."""
-    return answer_schema(output) if isinstance(output, type) else output
+    """Return the JSON Schema that a provider is sent for `output`.
+
+    Raises:
+        BatchRequestError: it is none.
+    """
+    if isinstance(output, type) and issubclass(output, BaseModel):
+        return answer_schema(output)
+    given: object = output
+    fault = schema_fault(output) if isinstance(given, Mapping) else f"is {given!r:.80}"
+    if fault is not None:
+        raise BatchRequestError(f"The schema of an answer is none: it {fault}. Give a pydantic model or a JSON Schema.")
+    return output
 
 
 def asking_in_words(messages: Sequence[Message], schema: Mapping[str, Any]) -> tuple[Message, ...]:

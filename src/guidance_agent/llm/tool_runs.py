@@ -12,7 +12,7 @@ import inspect
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,9 +145,22 @@ async def _returned(tools: Mapping[str, Tool], call: ToolCall, options: ToolOpti
     arguments = tool.arguments(call.arguments)
     async with asyncio.timeout(tool.timeout or options.timeout):
         if inspect.iscoroutinefunction(tool.function):
-            return await tool.function(**arguments)
+            return await _awaited(tool.function(**arguments))
         value = await _in_thread(tool.function, arguments)
-        return await value if inspect.isawaitable(value) else value
+        return await _awaited(value) if inspect.isawaitable(value) else value
+
+
+async def _awaited(work: Awaitable[Any]) -> Any:
+    """Wait for an async tool; where it cancels itself, or would end the program, that is a failure of the tool."""
+    try:
+        return await work
+    except SystemExit as error:
+        raise _ToolLeft(type(error).__name__) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise _ToolLeft(type(error).__name__) from error
 
 
 async def _in_thread(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:

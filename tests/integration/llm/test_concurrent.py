@@ -30,6 +30,7 @@ from guidance_agent.llm.concurrent import (
 from guidance_agent.llm.concurrent.progress import ProgressBar
 from guidance_agent.llm.gateway import ModelGateway
 from guidance_agent.llm.messages import Message, ModelCall, Usage
+from guidance_agent.llm.model import get_model
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 
 OPENAI = "openai/gpt-6-luna"
@@ -259,6 +260,33 @@ async def test_an_empty_list_is_an_empty_response(gateway: ModelGateway, simulat
     assert not simulator.requests
 
 
+@pytest.mark.parametrize("one", ["hello", {"role": "user", "content": "x"}, BatchRequest(user_message="x"), None])
+async def test_one_request_where_many_are_expected_is_refused_and_not_asked_letter_by_letter(
+    gateway: ModelGateway, simulator: ProviderSimulator, one: Any
+) -> None:
+    model = get_model(OPENAI, gateway=gateway)
+    for call in (lambda: model.batch(one), lambda: model.batch(one, schema=Opinion), lambda: model.batch_stream(one)):
+        with pytest.raises(BatchRequestError, match="list of requests"):
+            await call()
+    assert not simulator.requests
+
+
+@pytest.mark.parametrize("schema", [{"type": "objct"}, int, "text", {"$ref": "http://127.0.0.1:9/x.json"}])
+async def test_a_schema_that_is_none_is_refused_before_anything_is_sent(
+    gateway: ModelGateway, simulator: ProviderSimulator, schema: Any
+) -> None:
+    model = get_model(OPENAI, gateway=gateway)
+    with pytest.raises(BatchRequestError, match="schema"):
+        await model.complete("Is it?", output=schema)
+    with pytest.raises(BatchRequestError, match="schema"):
+        async with await model.stream_typed("Is it?", schema) as stream:
+            async for _ in stream:
+                pass
+    [failed] = (await model.batch(["Is it?"], schema=schema)).results
+    assert "schema" in str(failed.error)
+    assert not simulator.requests
+
+
 async def test_one_id_twice_is_refused_before_anything_is_sent(
     gateway: ModelGateway, simulator: ProviderSimulator
 ) -> None:
@@ -284,6 +312,9 @@ async def test_one_invalid_request_among_many_fails_alone(gateway: ModelGateway,
     ("fields", "named"),
     [
         ({"max_concurrent": 0}, "max_concurrent"),
+        ({"max_concurrent": 2.5}, "max_concurrent"),
+        ({"error_strategy": "fail_fast"}, "error_strategy.*FAIL_FAST"),
+        ({"history_mode": "sequence"}, "history_mode.*'sequential'"),
         ({"retry_failed": -1}, "retry_failed"),
         ({"history": [Message("user", "a")]}, "independent"),
     ],

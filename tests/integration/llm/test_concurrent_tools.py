@@ -101,3 +101,23 @@ async def test_without_anybody_who_opens_gateways_one_has_to_be_passed(monkeypat
     monkeypatch.setattr("guidance_agent.llm.opening._openers", [])
     with pytest.raises(ConfigurationError, match="pass a gateway"):
         await batch_complete(["a"])
+
+
+async def test_a_tool_that_cancels_itself_or_would_end_the_program_fails_and_loses_no_request(
+    gateway: ModelGateway, simulator: ProviderSimulator
+) -> None:
+    async def cancels() -> str:
+        raise asyncio.CancelledError
+
+    async def leaves() -> str:
+        raise SystemExit(3)
+
+    for name in ("cancels", "leaves"):
+        simulator.faults.add(Fault(kind="script", script=Script(text="Looking.", tool=name, arguments={})))
+    config = BatchConfig(max_concurrent=1)
+    response = await batch_complete(["a", "b", "c"], OPENAI, tools=[cancels, leaves], gateway=gateway, config=config)
+    assert [result.success for result in response.results] == [True, True, True]
+    assert [run.result for result in response.results for run in result.tool_execution_history] == [
+        "The tool failed (CancelledError)",
+        "The tool failed (SystemExit)",
+    ]

@@ -176,3 +176,29 @@ async def test_twenty_thousand_items_take_as_many_tasks_and_as_little_memory_as_
     assert found == 20_000
     assert most <= 60
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1_024 < 10
+
+
+async def test_a_width_of_a_billion_takes_as_many_tasks_as_there_are_items() -> None:
+    most = 0
+
+    async def work(place: int, item: int) -> int:
+        nonlocal most
+        await asyncio.sleep(0)
+        most = max(most, len(asyncio.all_tasks()))
+        return item
+
+    before = len(asyncio.all_tasks())
+    assert await all_of(Workers(range(5), work, width=10**9, ordered=True)) == list(range(5))
+    assert most <= before + 6
+
+
+async def test_work_that_is_cancelled_from_within_is_no_silent_end() -> None:
+    async def work(place: int, item: int) -> int:
+        if item == 1:
+            raise asyncio.CancelledError
+        return item
+
+    workers: Workers[int, int] = Workers(range(3), work, width=1, ordered=False)
+    with pytest.raises(asyncio.CancelledError):
+        await all_of(workers)
+    await workers.aclose()

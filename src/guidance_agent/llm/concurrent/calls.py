@@ -6,7 +6,7 @@ survive the process; this answers within seconds, and ends with the process.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from guidance_agent.llm.tools import AnyTool, Tool, tool
 if TYPE_CHECKING:
     from guidance_agent.llm.gateway import ModelGateway
 
-__all__ = ["batch_complete", "batch_complete_simple", "batch_complete_sync", "stream_batch"]
+__all__ = ["batch_complete", "batch_complete_simple", "batch_complete_sync", "check_many", "stream_batch"]
 
 
 async def batch_complete(
@@ -50,11 +50,12 @@ async def batch_complete(
             up.
 
     Raises:
-        BatchRequestError: two requests have the same id; nothing was sent.
+        BatchRequestError: two requests have the same id, or it is one request instead of many; nothing was sent.
         ToolDefinitionError: a function cannot be a tool; nothing was sent.
         BatchFailedError: a request failed, and the strategy is to fail fast; what is done is on the error.
         ConfigurationError: there is no gateway, and none can be opened.
     """
+    check_many(requests)
     given = list(requests)
     _check_ids(given)
     stream = _stream(
@@ -86,6 +87,7 @@ def stream_batch(
         order: `finished`, or `input`: then a slow request holds back those after it, and at most four times
             `max_concurrent` results wait.
     """
+    check_many(requests)
     total = len(requests) if isinstance(requests, Sized) else None
     return _stream(requests, model, system_prompt, tools, max_tool_iterations, config, gateway, order, total)
 
@@ -174,6 +176,14 @@ def _stream(
 
     owner: AbstractAsyncContextManager[ItemRunner] = opened()
     return BatchStream(requests, owner, config=config, order=order, total=total, keeps=keeps)
+
+
+def check_many(requests: object) -> None:
+    """Refuse one request where many are expected: a text would be asked letter by letter."""
+    if isinstance(requests, str | Mapping | BatchRequest) or not isinstance(requests, Iterable | AsyncIterable):
+        raise BatchRequestError(
+            f"{requests!r:.80} is not many requests. Give a list of requests, also of a single one."
+        )
 
 
 def _check_ids(requests: Iterable[GivenRequest]) -> None:

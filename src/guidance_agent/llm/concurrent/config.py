@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from guidance_agent.errors import BatchRequestError
 from guidance_agent.llm.messages import Message, Usage
@@ -95,8 +95,16 @@ class BatchConfig:
     tools: ToolOptions = field(default_factory=ToolOptions)
 
     def __post_init__(self) -> None:
-        if self.max_concurrent < 1:
+        if not isinstance(self.max_concurrent, int) or self.max_concurrent < 1:
             raise BatchRequestError(f"max_concurrent is {self.max_concurrent!r}. Let at least 1 request run.")
+        if not isinstance(self.error_strategy, BatchErrorStrategy):
+            raise BatchRequestError(
+                f"error_strategy is {self.error_strategy!r}. Use one of {', '.join(map(str, BatchErrorStrategy))}."
+            )
+        if self.history_mode not in get_args(HistoryMode):
+            raise BatchRequestError(
+                f"history_mode is {self.history_mode!r}. Use one of {', '.join(map(repr, get_args(HistoryMode)))}."
+            )
         if self.retry_failed < 0 or self.schema_attempts < 1:
             raise BatchRequestError(
                 f"retry_failed is {self.retry_failed!r} and schema_attempts {self.schema_attempts!r}. Use at least 0 "

@@ -10,6 +10,7 @@ The tasks belong to this object; `aclose` cancels them and waits for their end.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
@@ -62,12 +63,14 @@ class Workers(Generic[T, R]):
         self._pulled = 0
         self._handed = 0
         self._exhausted = False
+        self._cancelled = False
         self._ready: deque[Done[R]] = deque()
         self._early: dict[int, Done[R]] = {}
         self._error: BaseException | None = None
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun = False
+        self._context = contextvars.copy_context()
 
     async def next(self) -> Done[R] | None:
         """Return the next result, waiting for it; None after the last.
@@ -102,6 +105,7 @@ class Workers(Generic[T, R]):
     def cancel(self) -> None:
         """Cancel what runs; nothing more is begun."""
         self._exhausted = True
+        self._cancelled = True
         for task in self._tasks:
             task.cancel()
 
@@ -119,14 +123,22 @@ class Workers(Generic[T, R]):
         if self._begun:
             return
         self._begun = True
-        for _ in range(self._width):
-            task = asyncio.create_task(self._run())
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+        self._context = contextvars.copy_context()
+        self._add_worker()
+
+    def _add_worker(self) -> None:
+        task = asyncio.create_task(self._run(), context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            # Cancelled from within its work: what it worked on has no result, and that must not look like an end.
+            if not self._cancelled:
+                self._error = self._error or asyncio.CancelledError()
+                self.cancel()
+        elif (error := task.exception()) is not None:
             self._error = self._error or error
             self.cancel()
         self._wake.set()
@@ -139,6 +151,9 @@ class Workers(Generic[T, R]):
             if found is None:
                 self._places.release()
                 return
+            # One after the other, as there are items: a width of a billion needs no billion tasks.
+            if len(self._tasks) < self._width and not self._exhausted:
+                self._add_worker()
             self._finished(Done(found.place, await self._work(found.place, found.result)))
 
     async def _pull(self) -> Done[T] | None:
