@@ -53,7 +53,7 @@
     ├── BatchTimeoutError             a batch has not ended in the time that was given it
     ├── JobLockedError                another run of the batch jobs is at work
     ├── BatchFailedError              a concurrent batch has requests without an answer
-    ├── FileWriteError                a stream's text cannot be written to its file
+    ├── FileWriteError                a text cannot be written to its file
     ├── PhoenixError                  the local Phoenix server cannot be installed, started or stopped
     │   └── PhoenixNotInstalledError
     └── TurnEndedError                the turn was ended while the caller was away
@@ -456,7 +456,7 @@ class BatchFailedError(GuidanceAgentError):
 
 
 class FileWriteError(GuidanceAgentError):
-    """Raised when a stream's text cannot be written to its file; `partial` is the file that holds the text so far.
+    """Raised when a text cannot be written to its file; `partial` is the file that holds what a stream gave so far.
 
     `partial` is None when the file could not be begun: then nothing was read from the stream.
     """

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from guidance_agent.cli.audit_charts import Bar, Part, bars, columns, share_bar
-from guidance_agent.cli.audit_words import BY, CHECK_NAMES, kappa_words, percent, scope_words, unpriced_words
-from guidance_agent.cli.terminal_text import plain
+from guidance_agent.cli.audit_words import BY, CHECK_NAMES, percent, scope_words, unpriced_words
+from guidance_agent.cli.pages import marked, render_page
 from guidance_agent.compliance.audit_figures import SEVERITIES, Figures
 from guidance_agent.compliance.audit_report import AuditReport
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 __all__ = ["MOST_SHOWN", "report_as_page"]
 
@@ -26,10 +22,10 @@ def report_as_page(report: AuditReport) -> str:
     values = {
         "report": report,
         "by": [(name, BY[name], groups, _table(groups)) for name, groups in report.by.items() if name != "week"],
-        "week_chart": _marked(columns(_outcomes(report.by["week"]), title="Audited answers by week")),
+        "week_chart": marked(columns(_outcomes(report.by["week"]), title="Audited answers by week")),
         "weeks": _table(report.by["week"]),
-        "check_chart": _marked(bars(_checks(report), title="Answers that failed, by check")),
-        "severity_chart": _marked(bars(_severities(report.severities), title="Failed checks, by severity")),
+        "check_chart": marked(bars(_checks(report), title="Answers that failed, by check")),
+        "severity_chart": marked(bars(_severities(report.severities), title="Failed checks, by severity")),
         "check_names": CHECK_NAMES,
         "check_agreements": list(report.by_check_agreement.items()),
         "shown": report.disagreements[:MOST_SHOWN],
@@ -38,7 +34,7 @@ def report_as_page(report: AuditReport) -> str:
         "severities": SEVERITIES,
         "scope": _capitalised(scope_words(report)),
     }
-    return _environment().get_template("audit_page.html.j2").render(**values)
+    return render_page("audit_page.html.j2", **values)
 
 
 def _outcomes(groups: Mapping[str, Figures]) -> list[Bar]:
@@ -75,7 +71,7 @@ def _table(groups: Mapping[str, Figures]) -> Sequence[Mapping[str, Any]]:
             "name": name,
             "figures": figures,
             "share": percent(figures.share_passed),
-            "bar": _marked(share_bar(figures.share_passed, title=f"{percent(figures.share_passed)} passed")),
+            "bar": marked(share_bar(figures.share_passed, title=f"{percent(figures.share_passed)} passed")),
         }
         for name, figures in groups.items()
     ]
@@ -83,26 +79,3 @@ def _table(groups: Mapping[str, Figures]) -> Sequence[Mapping[str, Any]]:
 
 def _capitalised(words: str) -> str:
     return words[:1].upper() + words[1:]
-
-
-def _marked(svg: str) -> Any:
-    from markupsafe import Markup
-
-    # Its texts are escaped where it is drawn.
-    return Markup(svg)  # noqa: S704
-
-
-@functools.cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("guidance_agent.cli"),
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=True,
-    )
-    environment.filters |= {"plain": plain, "percent": percent, "kappa": kappa_words}
-    return environment

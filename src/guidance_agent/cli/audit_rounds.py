@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +12,7 @@ import typer
 
 from guidance_agent.cli import options, period
 from guidance_agent.cli.exit_codes import ExitCode
+from guidance_agent.cli.files import write_whole
 from guidance_agent.cli.margin import show_error
 from guidance_agent.cli.output import write_output
 from guidance_agent.errors import BatchTimeoutError, DatabaseUnavailableError, ModelError
@@ -40,6 +39,7 @@ EXIT_CODES = """Exit status:
   1    something needs a person: a review that an audit asked for, or answers that could not be audited
   2    the command line cannot be used, or there is no such run
   3    settings, keys or models do not work together
+  5    the file of --html cannot be written
   75   try later: the run has not ended yet, or a provider or the records cannot be used
   130  interrupted"""
 
@@ -201,7 +201,7 @@ def report(
         if html is not None:
             from guidance_agent.cli.audit_page import report_as_page
 
-            await asyncio.to_thread(_write, html, report_as_page(found))
+            await asyncio.to_thread(write_whole, html, report_as_page(found))
         if as_json:
             from guidance_agent.cli.audit_tables import report_as_json
 
@@ -244,18 +244,6 @@ def _no_records(settings: Settings, *, as_json: bool) -> str:
     if as_json:
         return "null\n"
     return f"Nothing is on record in {place_of_records(settings)} yet.\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-        except BaseException:
-            temporary.unlink()
-            raise
-    os.replace(temporary, path)
 
 
 def _ended(work: Callable[[], Awaitable[ExitCode]]) -> ExitCode:

@@ -7,7 +7,7 @@
 | 2 | the command line, the question or the customer cannot be used; Phoenix is not installed |
 | 3 | settings, keys or models do not work together; Phoenix does not run |
 | 4 | a provider, or the way to it, failed |
-| 5 | the records cannot be read or written |
+| 5 | the records, or a file, cannot be read or written |
 | 75 | a batch job cannot run now: try later |
 | 130 | interrupted by Ctrl-C or SIGTERM |
 """
@@ -18,6 +18,7 @@ from enum import IntEnum
 
 from guidance_agent.errors import (
     ConfigurationError,
+    FileWriteError,
     GuidanceAgentError,
     InputError,
     JobLockedError,
@@ -49,6 +50,7 @@ _CODES: tuple[tuple[type[GuidanceAgentError], ExitCode], ...] = (
     (ConfigurationError, ExitCode.CONFIGURATION),
     (ModelError, ExitCode.MODEL),
     (StorageError, ExitCode.STORAGE),
+    (FileWriteError, ExitCode.STORAGE),
     (PhoenixNotInstalledError, ExitCode.USAGE),
     (PhoenixError, ExitCode.CONFIGURATION),
     (JobLockedError, ExitCode.TRY_LATER),

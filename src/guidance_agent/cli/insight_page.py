@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
-
 from guidance_agent.cli.audit_charts import Bar, Part, bars
 from guidance_agent.cli.insight_sections import heading, sections, summary
-from guidance_agent.cli.terminal_text import plain
+from guidance_agent.cli.pages import marked, render_page
 from guidance_agent.core.insight_counts import DayCounts
 from guidance_agent.core.insight_records import StoredReport
 from guidance_agent.learning.insight_answers import insight_labels
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 __all__ = ["report_as_page"]
 
@@ -32,7 +26,7 @@ def report_as_page(report: StoredReport) -> str:
         "summary": summary(report),
         "sections": sections(report),
         "simulated": report.simulated,
-        "chart": _marked(bars(topics, title="Consultations by topic")) if topics else "",
+        "chart": marked(bars(topics, title="Consultations by topic")) if topics else "",
         "tiles": [
             ("Consultations", counts.consultations),
             ("Turns", counts.turns),
@@ -41,27 +35,4 @@ def report_as_page(report: StoredReport) -> str:
             ("Acts of the gate", sum(sum(checks.values()) for checks in counts.gate_actions.values())),
         ],
     }
-    return _environment().get_template("insight_page.html.j2").render(**values)
-
-
-def _marked(svg: str) -> Any:
-    from markupsafe import Markup
-
-    # Its texts are escaped where it is drawn.
-    return Markup(svg)  # noqa: S704
-
-
-@functools.cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("guidance_agent.cli"),
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=True,
-    )
-    environment.filters["plain"] = plain
-    return environment
+    return render_page("insight_page.html.j2", **values)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ import typer
 
 from guidance_agent.cli import options
 from guidance_agent.cli.exit_codes import ExitCode
+from guidance_agent.cli.files import write_whole
 from guidance_agent.cli.margin import show_error
 from guidance_agent.cli.output import write_output
 from guidance_agent.errors import DatabaseUnavailableError
@@ -34,6 +34,7 @@ EXIT_CODES = """Exit status:
   0    done: the report was shown, or the day had no consultations
   1    something needs a person: the report has counts and no words
   2    the command line cannot be used
+  5    the file of --html cannot be written
   75   try later: the report is being made, or its jobs have not run
   130  interrupted"""
 
@@ -73,7 +74,7 @@ def insights(
     if html is not None:
         from guidance_agent.cli.insight_page import report_as_page
 
-        _write(html, report_as_page(report))
+        write_whole(html, report_as_page(report))
     if as_json:
         from guidance_agent.cli.insight_sections import report_as_json
 
@@ -137,15 +138,3 @@ def _day(text: str) -> date:
 
 def _line(values: dict[str, object]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-        except BaseException:
-            temporary.unlink()
-            raise
-    os.replace(temporary, path)

@@ -21,6 +21,7 @@ from guidance_agent.core.clock import SystemClock
 from guidance_agent.core.database import Database, database_url
 from guidance_agent.core.insight_counts import DayCounts, RuleEffect, VerdictRate, VersionRate
 from guidance_agent.core.schema import consultations, insight_reports, turns
+from guidance_agent.errors import FileWriteError
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -159,6 +160,12 @@ def test_a_page_is_written_whole_and_no_word_of_a_model_is_markup(
     assert "says nothing about customers" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert capsys.readouterr().out == f"{file}\n"
+
+
+def test_a_page_that_cannot_be_written_is_told(settings: Settings, folder: Path, tmp_path: Path) -> None:
+    store(settings, report())
+    with pytest.raises(FileWriteError, match="Name a file"):
+        insights(html=tmp_path / ("x" * 300))
 
 
 def test_a_report_without_words_needs_a_person(

@@ -21,6 +21,7 @@ from guidance_agent.cli.main import app
         (errors.RateLimitedError("x"), ExitCode.MODEL),
         (errors.SchemaVersionError("x"), ExitCode.STORAGE),
         (errors.LeaseLostError("x"), ExitCode.STORAGE),
+        (errors.FileWriteError("x"), ExitCode.STORAGE),
         (errors.PhoenixNotInstalledError("x"), ExitCode.USAGE),
         (errors.PhoenixError("x"), ExitCode.CONFIGURATION),
         (errors.GuidanceAgentError("x"), ExitCode.DEFECT),
