@@ -8,20 +8,16 @@ gate's rules cannot tell, the wording decides, because they know replies, and a 
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from datetime import date
-from importlib import resources
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
 from guidance_agent.compliance.rule_results import TextRules
-from guidance_agent.core.shipped import read_shipped
 from guidance_agent.core.text import is_storable
 from guidance_agent.knowledge.loader import Knowledge
 from guidance_agent.learning.stated_figures import figures_in
+from guidance_agent.learning.wordings import wordings
 from guidance_agent.retrieval.lexical import words
 from guidance_agent.tracing.redaction import Redactor
 
@@ -48,15 +44,6 @@ class MemoryFinding(NamedTuple):
     check: str
     quote: str
     reason: str
-
-
-class _Wording(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    reason: str
-    patterns: tuple[str, ...]
-    unless: str | None = None
 
 
 def gate_breaches(knowledge: Knowledge) -> Breaches:
@@ -122,27 +109,8 @@ def _form(text: str) -> list[MemoryFinding]:
 
 
 def _wording(text: str) -> list[MemoryFinding]:
-    found: list[MemoryFinding] = []
-    for wording, patterns, unless in _wordings():
-        for pattern in patterns:
-            hit = next(
-                (each for each in pattern.finditer(text) if unless is None or not unless.search(text[: each.start()])),
-                None,
-            )
-            if hit is not None:
-                found.append(MemoryFinding(wording.name, hit.group().strip(), wording.reason))
-                break
-    return found
-
-
-@functools.cache
-def _wordings() -> tuple[tuple[_Wording, tuple[re.Pattern[str], ...], re.Pattern[str] | None], ...]:
-    file = resources.files("guidance_agent.learning") / "memory_wording.yaml"
-    return tuple(
-        (
-            each,
-            tuple(re.compile(pattern, re.IGNORECASE) for pattern in each.patterns),
-            None if each.unless is None else re.compile(each.unless, re.IGNORECASE),
-        )
-        for each in read_shipped(file, list[_Wording])
-    )
+    return [
+        MemoryFinding(wording.name, hit.group().strip(), wording.reason)
+        for wording in wordings("memory_wording.yaml")
+        if (hit := wording.first_in(text)) is not None
+    ]

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from guidance_agent.compliance.data_blocks import block_code
 from guidance_agent.compliance.judge_checks import judge_checks
 from guidance_agent.learning.answers import LONGEST_RULE, Reflection, Validation
+from guidance_agent.learning.rendering import render_prompt
 from guidance_agent.llm.messages import Message
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from guidance_agent.learning.failures import Failure
 
 __all__ = ["StepName", "refinement_prompt", "reflection_prompt", "validation_prompt", "value_prompt"]
@@ -72,28 +71,10 @@ def _values_of(failure: Failure) -> dict[str, Any]:
 
 
 def _last(template: str, texts: Sequence[str], **values: Any) -> Message:
-    return Message("user", _render(template, code=block_code(texts), **values))
+    return Message("user", render_prompt(template, code=block_code(texts), **values))
 
 
 @functools.cache
 def _stable(step: StepName) -> tuple[Message, Message]:
-    shared = _render("learning.md.j2", checks=tuple(judge_checks().values()), longest=LONGEST_RULE)
-    return Message("system", shared, part="learning"), Message("system", _render(f"{step}.md"), part="step")
-
-
-def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(**values).strip() + "\n"
-
-
-@functools.cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("guidance_agent.learning"),
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701  the output is a prompt; what is untrusted stands between marks of its own
-    )
+    shared = render_prompt("learning.md.j2", checks=tuple(judge_checks().values()), longest=LONGEST_RULE)
+    return Message("system", shared, part="learning"), Message("system", render_prompt(f"{step}.md"), part="step")

@@ -7,26 +7,23 @@ a requirement or of a handbook, and no other number; and nothing by which a pers
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
 from datetime import date
-from importlib import resources
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
 from guidance_agent.compliance.rule_results import TextRules
-from guidance_agent.core.shipped import read_shipped
 from guidance_agent.core.text import is_storable
 from guidance_agent.knowledge.loader import Knowledge
 from guidance_agent.learning.answers import LONGEST_RULE
+from guidance_agent.learning.wordings import wordings
 from guidance_agent.tracing.redaction import Redactor
 
 __all__ = ["RuleChecks", "RuleFinding"]
 
 _IDENTIFIER = re.compile(r"\b(?:R-[A-Z]{2,4}-\d+[a-z]?|(?:PERG|COBS|PRIN|FG|CONC|DISP)\s?\d+[A-Z]?(?:[./]\d+[A-Z]?)*)")
 _QUOTED = re.compile(r"[\"“][^\"”]{0,160}[\"”]")
+_OF_QUOTATIONS_TOO = frozenset({"figures", "contacts", "marks"})
 _SHORTEST = 20
 
 
@@ -36,15 +33,6 @@ class RuleFinding(NamedTuple):
     check: str
     quote: str
     reason: str
-
-
-class _Wording(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    reason: str
-    patterns: tuple[str, ...]
-    unless: str | None = None
 
 
 class RuleChecks:
@@ -91,28 +79,8 @@ def _wording(rule: str) -> list[RuleFinding]:
     # What stands between quotation marks in order to be avoided is judged by the gate's rules, which know a quotation.
     plain = _IDENTIFIER.sub(lambda found: "R" * len(found.group()), rule)
     unquoted = _QUOTED.sub(lambda found: " " * len(found.group()), plain)
-    found: list[RuleFinding] = []
-    for wording, patterns, unless in _wordings():
-        text = plain if wording.name in {"figures", "contacts", "marks"} else unquoted
-        for pattern in patterns:
-            hit = next(
-                (each for each in pattern.finditer(text) if unless is None or not unless.search(text[: each.start()])),
-                None,
-            )
-            if hit is not None:
-                found.append(RuleFinding(wording.name, rule[hit.start() : hit.end()].strip(), wording.reason))
-                break
-    return found
-
-
-@functools.cache
-def _wordings() -> tuple[tuple[_Wording, tuple[re.Pattern[str], ...], re.Pattern[str] | None], ...]:
-    file = resources.files("guidance_agent.learning") / "rule_wording.yaml"
-    return tuple(
-        (
-            each,
-            tuple(re.compile(pattern, re.IGNORECASE) for pattern in each.patterns),
-            None if each.unless is None else re.compile(each.unless, re.IGNORECASE),
-        )
-        for each in read_shipped(file, list[_Wording])
-    )
+    return [
+        RuleFinding(wording.name, rule[hit.start() : hit.end()].strip(), wording.reason)
+        for wording in wordings("rule_wording.yaml")
+        if (hit := wording.first_in(plain if wording.name in _OF_QUOTATIONS_TOO else unquoted)) is not None
+    ]
