@@ -112,6 +112,7 @@ def whole_result(kind: BatchKind, row: Mapping[str, Any]) -> BatchResult:
         metadata=row["metadata"],
         route=result.get("route", "batch"),
         simulated=result.get("simulated", False),
+        finish_reason=result.get("finish_reason"),
     )
 
 
