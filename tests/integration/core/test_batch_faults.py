@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -312,6 +314,23 @@ async def test_a_disk_that_is_full_leaves_the_batch_for_later(
 
     with monkeypatch.context() as patched:
         patched.setattr(asyncio, "to_thread", to_thread)
+        handle = await processor.submit(requests(3), model=MODELS["anthropic"])
+    status = await processor.status(handle.job_key)
+    assert (status.batches[0].state, status.needs_person) == ("prepared", True)
+    assert "No space left" in (status.batches[0].reason or "")
+    assert (await processor.wait(handle.job_key, timeout=20)).outcomes == {"succeeded": 3}
+
+
+async def test_a_disk_on_which_no_file_can_be_made_leaves_the_batch_for_later(
+    open_processor: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # Nobody comes for it while it may have been sent.
+    processor = open_processor(options(grace=3_600.0))
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "TemporaryFile", full)
         handle = await processor.submit(requests(3), model=MODELS["anthropic"])
     status = await processor.status(handle.job_key)
     assert (status.batches[0].state, status.needs_person) == ("prepared", True)

@@ -10,6 +10,7 @@ else that goes wrong, and the death of the process, leaves `submitting`: whether
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
@@ -85,8 +86,10 @@ async def submit(parts: Parts, lease: BatchLease, job: Job) -> bool:
     intent = {"intent_at": parts.clock.now(), "attempts": lease.row["attempts"] + 1, "unclear_since": None}
     await lease.move("prepared", "submitting", **intent)
     parts.crash("intent_recorded")
-    with tempfile.TemporaryFile() as file:
+    with contextlib.ExitStack() as stack:
         try:
+            # A disk that is full may show here, or while the rows are written.
+            file = stack.enter_context(tempfile.TemporaryFile())
             provider = await provider_of(parts, lease)
             source = await _source(parts, lease, provider, file)
         except (ConfigurationError, ModelError, OSError) as error:
