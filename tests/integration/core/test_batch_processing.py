@@ -224,6 +224,40 @@ async def test_what_no_batch_has_answered_by_the_deadline_is_asked_online_at_the
 
 
 @sqlite_only
+async def test_online_a_request_has_the_time_that_it_names(
+    open_processor: Callable[..., BatchProcessor], provider: ProviderSimulator
+) -> None:
+    processor = open_processor(options(max_rounds=1))
+    provider.faults.add(
+        Fault(kind="slow_batch", seconds=3_600),
+        Fault(kind="script", operation="messages", times=None, script=Script(text="Late.", first_ms=30_000)),
+    )
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    handle = await processor.submit(
+        requests(1, timeout=0.05), model=MODELS["anthropic"], deadline=soon, online_after_deadline=True
+    )
+    await processor.wait(handle.job_key, timeout=20)
+    (result,) = await results(processor, handle.job_key)
+    assert (result.outcome, result.error_type) == ("errored_retryable", "ModelTimeoutError")
+    assert "no answer within 0.05 s" in (result.error or "")
+
+
+@sqlite_only
+@pytest.mark.parametrize("wire", WIRES)
+async def test_an_answer_that_was_cut_off_says_so(
+    processor: BatchProcessor, provider: ProviderSimulator, wire: str
+) -> None:
+    for text, stop in (("An annuity pays", "length"), ("It depends.", "end")):
+        script = Script(text=text, stop=stop)
+        provider.faults.add(Fault(kind="script", operation="batches.item", script=script))
+    handle = await processor.submit(requests(2), model=MODELS[wire])
+    await processor.wait(handle.job_key, timeout=20)
+    found = await results(processor, handle.job_key)
+    told = {result.response: result.finish_reason for result in found}
+    assert told == {"An annuity pays": "length", "It depends.": "stop"}
+
+
+@sqlite_only
 @pytest.mark.parametrize("wire", WIRES)
 async def test_an_answer_that_is_not_what_was_asked_for_goes_again_with_the_reason(
     open_processor: Callable[..., BatchProcessor], provider: ProviderSimulator, database: Database, wire: str

@@ -7,7 +7,7 @@ Each answer is stored as soon as it is there. A process that dies has paid for t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,9 @@ from guidance_agent.core.batches.submitting import Job, job_of
 from guidance_agent.core.batches.traces import trace_online
 from guidance_agent.core.batches.waiting import put_off
 from guidance_agent.core.schema import batch_items
-from guidance_agent.errors import ConfigurationError, ModelError
+from guidance_agent.errors import ConfigurationError, ModelError, ModelTimeoutError
 from guidance_agent.llm.batch_request import ItemOutcome, request_from_json
+from guidance_agent.llm.messages import Completion
 from guidance_agent.llm.transports.base import RawCompletion
 from guidance_agent.llm.transports.batches.base import ResultRow
 
@@ -117,7 +118,9 @@ async def _asked(parts: Parts, lease: BatchLease, job: Job, item: Mapping[str, A
     call = await prepared_call(parts.gateway, request)
     try:
         with trace_online(parts, lease, job, item):
-            answer = await parts.gateway.complete(replace(call.request, metadata=ids_of(item["metadata"])))
+            answer = await _within(
+                item, parts.gateway.complete(replace(call.request, metadata=ids_of(item["metadata"])))
+            )
     except ModelError as error:
         outcome: ItemOutcome = "errored_retryable" if error.retryable else "errored_fatal"
         return ResultRow(wire_id=None, outcome=outcome, error=str(error), error_type=type(error).__name__)
@@ -130,3 +133,21 @@ async def _asked(parts: Parts, lease: BatchLease, job: Job, item: Mapping[str, A
         request_id=answer.call.request_id,
     )
     return ResultRow(wire_id=None, answer=raw, simulated=answer.call.simulated)
+
+
+async def _within(item: Mapping[str, Any], answer: Awaitable[Completion]) -> Completion:
+    """Return an answer that comes within the time that its request leaves it.
+
+    Raises:
+        ModelTimeoutError: it does not come in time.
+    """
+    seconds: float | None = item["request"].get("timeout")
+    try:
+        async with asyncio.timeout(seconds):
+            return await answer
+    except TimeoutError as error:
+        raise ModelTimeoutError(
+            f"The request {item['custom_id']!r} had no answer within {seconds} s online. Give it longer, or ask for "
+            "less.",
+            phase="turn",
+        ) from error

@@ -220,7 +220,10 @@ async def _read(
             raise BatchRequestError(f"The id {custom_id!r} stands twice in the job. Give every request one of its own.")
         seen.add(custom_id)
         call = model_request(_typed(request, custom_id, kind), custom_id, model=plan.model, operation=kind.operation)
-        yield custom_id, request_to_json(call), (call, request.metadata)
+        record = request_to_json(call)
+        if request.timeout is not None:
+            record["timeout"] = request.timeout
+        yield custom_id, record, (call, request.metadata)
 
 
 async def _each(requests: Requests) -> AsyncIterator[BatchRequest]:
