@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from guidance_agent.advisor.conversation import Conversation, EmotionalTone, Entry, Phase, read_conversation
+from guidance_agent.core.templates import templates_of
 from guidance_agent.core.types import AdvisorProfile, CustomerProfile, HistoryEntry, JsonObject
 from guidance_agent.llm.messages import Message
 
@@ -285,16 +286,7 @@ def _render(template: str, **values: Any) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("guidance_agent.advisor"),
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701  the output is a prompt, and `data` neutralises what untrusted text could close
-    )
+    environment = templates_of("guidance_agent.advisor")
     environment.filters["data"] = _data
     return environment
 

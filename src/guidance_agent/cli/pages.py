@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from guidance_agent.cli.audit_words import kappa_words, percent
 from guidance_agent.cli.terminal_text import plain
+from guidance_agent.core.templates import templates_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -29,15 +30,6 @@ def marked(svg: str) -> Any:
 
 @functools.cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("guidance_agent.cli"),
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=True,
-    )
+    environment = templates_of("guidance_agent.cli", escape=True)
     environment.filters |= {"plain": plain, "percent": percent, "kappa": kappa_words}
     return environment

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guidance_agent.compliance.data_blocks import block_code
 from guidance_agent.compliance.judge_checks import judge_checks
+from guidance_agent.core.templates import templates_of
 from guidance_agent.core.types import CustomerProfile, HistoryEntry
 from guidance_agent.errors import HistoryError
 from guidance_agent.knowledge.loader import Knowledge
@@ -101,13 +102,4 @@ def _render(template: str, **values: Any) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("guidance_agent.compliance"),
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701  the output is a prompt; what is untrusted stands between marks of its own
-    )
+    return templates_of("guidance_agent.compliance")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from guidance_agent.core.templates import templates_of
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -18,13 +20,4 @@ def render_prompt(template: str, **values: Any) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("guidance_agent.learning"),
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701  the output is a prompt, and no page
-    )
+    return templates_of("guidance_agent.learning")
