@@ -27,7 +27,9 @@ KIND = "audit"
 """The name of the kind of its batches."""
 
 _PAGE = 2_000
+_AT_ONCE = 500
 _JUDGED = ("passed", "failed", "unjudged_needs_review")
+_UNANSWERED = sa.and_(audit_turns.c.state == "ended", audit_turns.c.outcome == "unanswered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class AuditPlan:
         since: Only turns that ended then or later, and before `until`.
         model: The judge; None is the one that judges while answers are given.
         limit: At most so many turns, those that ended first first; None is all.
-        retry: Whether turns that earlier runs could not audit are tried again.
+        retry: Whether turns that earlier runs could not audit are tried again, as far as they are those of this plan.
     """
 
     share: float = 1.0
@@ -120,7 +122,7 @@ class AuditSubjects:
             all_simulated = _is_all_simulated(connection)
             if simulated_judge and not all_simulated:
                 return None
-            new = list(self._new(connection, plan, policy_version, simulated_too=all_simulated))
+            wanted = list(self._wanted(connection, plan, policy_version, simulated_too=all_simulated))
             run = AuditRun(run_id, model, policy_version, plan.as_json(), all_simulated, now, 0, {})
             connection.execute(
                 sa.insert(audit_runs).values(
@@ -132,7 +134,9 @@ class AuditSubjects:
                     created_at=now,
                 )
             )
-            count = self._take(connection, run, new) + (self._take_again(connection, run) if plan.retry else 0)
+            if plan.retry:
+                self._take_again(connection, run, wanted)
+            count = self._take(connection, run, wanted)
             if not count:
                 connection.execute(sa.delete(audit_runs).where(audit_runs.c.id == run_id))
                 return None
@@ -169,11 +173,13 @@ class AuditSubjects:
         rows = await self._database.run(lambda connection: connection.execute(query).all())
         return {outcome: count for outcome, count in rows}
 
-    def _new(
+    def _wanted(
         self, connection: sa.Connection, plan: AuditPlan, policy_version: str, *, simulated_too: bool
     ) -> Iterator[str]:
-        """Yield turns that no run has, those that ended first first."""
+        """Yield turns that no run has, or whose audit is to be tried again; those that ended first first."""
         known = sa.exists().where(audit_turns.c.turn_id == turns.c.id, audit_turns.c.policy_version == policy_version)
+        if plan.retry:
+            known = known.where(~_UNANSWERED)
         query = (
             sa.select(turns.c.id)
             .where(turns.c.judgement.in_(_JUDGED), turns.c.text_hash.is_not(None), ~known)
@@ -223,14 +229,13 @@ class AuditSubjects:
         old = sa.and_(row.state == "waiting", row.policy_version != run.policy_version, row.turn_id.in_(taken), ~sent)
         connection.execute(sa.delete(audit_turns).where(old))
 
-    def _take_again(self, connection: sa.Connection, run: AuditRun) -> int:
-        """Move what earlier runs could not audit under the same policy to this one."""
+    def _take_again(self, connection: sa.Connection, run: AuditRun, turn_ids: Sequence[str]) -> None:
+        """Move those of the turns that earlier runs could not audit under the same policy to this one."""
         row = audit_turns.c
-        unanswered = sa.and_(
-            row.policy_version == run.policy_version, row.state == "ended", row.outcome == "unanswered"
-        )
         again = {"run_id": run.id, "state": "waiting", "outcome": None, "attempts": 0, "error": None, "ended_at": None}
-        return connection.execute(sa.update(audit_turns).where(unanswered).values(**again)).rowcount
+        move = sa.update(audit_turns).where(row.policy_version == run.policy_version, _UNANSWERED).values(**again)
+        for first in range(0, len(turn_ids), _AT_ONCE):
+            connection.execute(move.where(row.turn_id.in_(turn_ids[first : first + _AT_ONCE])))
 
 
 def _is_all_simulated(connection: sa.Connection) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,29 @@ async def test_an_item_without_an_answer_is_sent_again_and_then_waits_for_a_pers
     assert again.turns == 1
     assert len(await audits(runtime)) == 1
     assert (await rounds.standing()).needs_person == []
+
+
+@sqlite_only
+async def test_what_is_tried_again_is_within_the_plan(
+    runtime: Runtime, rounds: AuditRounds, batches: BatchProcessor, simulator: ProviderSimulator
+) -> None:
+    for number in range(4):
+        await add_turn(runtime, f"t{number}")
+    simulator.faults.add(Fault(kind="status", status=400, operation="batches.item", times=None))
+    run = await finish(rounds, batches, await validate_batch(rounds, batches))
+    assert run.outcomes == {"unanswered": 4}
+    simulator.faults.clear()
+    await add_turn(runtime, "t4")
+
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert await validate_batch(rounds, batches, AuditPlan(retry=True, since=later)) is None
+    assert await validate_batch(rounds, batches, AuditPlan(retry=True, share=0.0)) is None
+    two = await finish(rounds, batches, await validate_batch(rounds, batches, AuditPlan(retry=True, limit=2)))
+    assert two.turns == 2
+    assert [row.turn_id for row in await audits(runtime)] == ["t0", "t1"]
+    rest = await finish(rounds, batches, await validate_batch(rounds, batches, AuditPlan(retry=True)))
+    assert rest.turns == 3
+    assert (await rounds.subjects.run(run.id)).turns == 0
 
 
 @sqlite_only
