@@ -270,11 +270,13 @@ class LimitQueue:
             await self._serve()
         except Exception as error:
             # Whoever waits must not wait for a queue that nobody looks after.
+            waiting = [waiter for waiters in self._waiting.values() for waiter in waiters if not waiter.future.done()]
+            for waiter in waiting:
+                waiter.future.set_exception(error)
             for waiters in self._waiting.values():
-                for waiter in waiters:
-                    if not waiter.future.done():
-                        waiter.future.set_exception(error)
                 waiters.clear()
+            if not waiting:
+                _logger.exception("The rate limit of %s could not be kept, and no call waits for it.", self.model)
 
     async def _serve(self) -> None:
         while self._urgent or any(self._waiting.values()):

@@ -207,6 +207,18 @@ class _WrongStore:
         raise ValueError("a fault of the store")
 
 
+async def test_a_fault_of_the_store_is_told_where_nobody_waits(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk(FAST)
+    queue = LimitQueue("a/model", FAST, store=_WrongStore(), clock=SystemClock(), own=desk.own)
+    with caplog.at_level(logging.ERROR, "guidance_agent.limits"):
+        queue.change(lambda state, now: None, urgent=True)
+        await asyncio.gather(*desk.tasks)
+    (record,) = caplog.records
+    assert "a/model" in record.message
+    assert record.exc_info is not None and isinstance(record.exc_info[1], ValueError)
+    await queue.aclose()
+
+
 async def test_a_fault_of_the_store_reaches_who_waits() -> None:
     desk = Desk(FAST)
     queue = LimitQueue("a/model", FAST, store=_WrongStore(), clock=SystemClock(), own=desk.own)
