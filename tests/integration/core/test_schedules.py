@@ -106,7 +106,7 @@ def test_the_settings_say_when_and_nothing_is_scheduled_by_itself() -> None:
 
 
 async def test_a_time_that_a_later_run_made_good_begins_nothing_and_one_that_finds_the_lock_taken_waits(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     others: list[str] = []
 
@@ -130,6 +130,11 @@ async def test_a_time_that_a_later_run_made_good_begins_nothing_and_one_that_fin
 
         await perform("job:nightly:2026-01-01T02:00:00+00:00")
         assert len(await runs.last(limit=5, running=None)) == 1
+        await perform("job:noon:2026-01-01T12:00:00+00:00")
+        assert len(await runs.last(limit=5, running=None)) == 1
+        assert [record.levelname for record in caplog.records if "there is no 'noon' job" in record.message] == [
+            "ERROR"
+        ]
         await perform("job:afternoon:2026-01-01T14:00:00+00:00")
         assert len(await runs.last(limit=5, running=None)) == 2
 
