@@ -47,7 +47,8 @@ class BatchClaims:
         Args:
             batches: Knows the kind.
             kind: Name of the kind.
-            ready: Selects one column: the ids of the subjects that are ready, in their order.
+            ready: Selects one column: the ids of the subjects that are ready. Their order promises nothing: where more
+                are ready than one job takes, any may go first, and `requests` gets those of a job sorted by id.
             requests: Makes their requests.
             model: For requests that name none.
         """

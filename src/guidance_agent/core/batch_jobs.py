@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -185,7 +185,7 @@ class BatchJobs:
         await self._runs.note(run_id, report.outcome, report.as_json())
         return report
 
-    async def _wait(self, run_id: str, rounds: Rounds, told: Callable[[], Any]) -> None:
+    async def _wait(self, run_id: str, rounds: Rounds, told: Callable[[], Awaitable[JobReport]]) -> None:
         """Go on with rounds until nothing is on its way any more; between them the lock is free for others."""
         settled = True
         while True:
