@@ -18,7 +18,7 @@ from guidance_agent.core.batch_processing import BatchResult, BatchStatus
 from guidance_agent.core.jobs.figures import OpenBatch
 from guidance_agent.core.jobs.runs import JobRun
 
-__all__ = ["jobs_as_text", "report_as_text", "result_as_json", "status_as_json", "status_as_text"]
+__all__ = ["cancelled_as_text", "jobs_as_text", "report_as_text", "result_as_json", "status_as_json", "status_as_text"]
 
 _WIDTH_OF_A_FILE = 140
 _SIMULATED = "Simulated: nobody paid for this; the money is what items of this size would cost at list price."
@@ -55,6 +55,14 @@ def status_as_text(status: JobsStatus) -> str:
         page.table(_batches_table(status.batches))
     page.lines([*map(_run_line, status.runs)] or ["The jobs have not been run yet."])
     return page.text
+
+
+def cancelled_as_text(keys: Sequence[str]) -> str:
+    """Return what was cancelled, in a line."""
+    if not keys:
+        return "No job is open.\n"
+    jobs = "1 job is" if len(keys) == 1 else f"{len(keys)} jobs are"
+    return f"{jobs} cancelled; the next run collects what was answered before.\n"
 
 
 def jobs_as_text(jobs: Sequence[BatchStatus]) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from guidance_agent.cli.batch_progress import shown_progress
-from guidance_agent.cli.batch_text import report_as_text
+from guidance_agent.cli.batch_text import cancelled_as_text, report_as_text
 from guidance_agent.cli.margin import Margin
 from guidance_agent.core.batch_jobs import JobProgress, JobReport, Money, WorkReport
 
@@ -43,6 +43,12 @@ def test_a_report_tells_items_money_and_how_everything_stands() -> None:
 
 def test_a_report_of_nothing_says_that_nothing_was_submitted() -> None:
     assert "nothing was submitted, and nothing waits" in report_as_text(report(WorkReport(name="audit")))
+
+
+def test_what_was_cancelled_is_counted_in_words_that_fit() -> None:
+    assert [cancelled_as_text(keys).split(";")[0] for keys in ([], ["a"], ["a", "b"])] == [
+        "No job is open.\n", "1 job is cancelled", "2 jobs are cancelled",
+    ]  # fmt: skip
 
 
 def test_what_needs_a_person_comes_before_what_passes_and_all_of_it_is_told() -> None:
