@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from guidance_agent.cli import options, period
 from guidance_agent.cli.exit_codes import ExitCode
 from guidance_agent.cli.files import write_whole
 from guidance_agent.cli.margin import show_error
-from guidance_agent.cli.output import write_output
+from guidance_agent.cli.output import json_line, write_output
 from guidance_agent.errors import BatchTimeoutError, DatabaseUnavailableError, ModelError
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ async def _told(
             "ended": dict(standing.ended),
             "needs_person": needs,
         }
-        write_output(json.dumps(told, ensure_ascii=False) + "\n")
+        write_output(json_line(told))
     else:
         write_output("\n".join([*_of_run(found, standing, simulated=runtime.simulated), *needs]) + "\n")
     return ExitCode.NEEDS_PERSON if needs else ExitCode.TRY_LATER if late else ExitCode.DONE
@@ -205,7 +204,7 @@ def report(
         if as_json:
             from guidance_agent.cli.audit_tables import report_as_json
 
-            write_output(json.dumps(report_as_json(found), ensure_ascii=False) + "\n")
+            write_output(json_line(report_as_json(found)))
         elif html is None:
             from guidance_agent.cli.audit_tables import report_as_text
 

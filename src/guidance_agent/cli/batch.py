@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ import typer
 from guidance_agent.cli import options
 from guidance_agent.cli.exit_codes import ExitCode
 from guidance_agent.cli.margin import Margin, show_error
-from guidance_agent.cli.output import write_output
+from guidance_agent.cli.output import json_line, write_output
 from guidance_agent.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -107,7 +106,7 @@ def _run(job: JobName, settings: Settings, *, wait: bool, limit: int | None, as_
         with shown_progress(margin) as progress:
             async with _jobs(settings, limit=limit, progress=progress) as jobs:
                 report = await (jobs.nightly(wait=wait) if job == "nightly" else jobs.afternoon(wait=wait))
-        write_output(_line(report.as_json()) if as_json else report_as_text(report))
+        write_output(json_line(report.as_json()) if as_json else report_as_text(report))
         return _CODES_OF_OUTCOMES[report.outcome]
 
     return _ended(work)
@@ -139,7 +138,7 @@ def status(
             return ExitCode.DONE
         async with _jobs(settings) as jobs:
             found = await jobs.status(runs=runs)
-        write_output(_line(found.as_json()) if as_json else status_as_text(found))
+        write_output(json_line(found.as_json()) if as_json else status_as_text(found))
         return ExitCode.NEEDS_PERSON if found.needs_person else ExitCode.DONE
 
     return _ended(work)
@@ -153,6 +152,8 @@ def cancel(
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Cancel what is on its way; what a provider has answered already is kept, and paid for."""
+    from guidance_agent.cli.batch_text import cancelled_as_text
+
     settings = _settings(data_dir)
 
     async def work() -> ExitCode:
@@ -167,8 +168,7 @@ def cancel(
             async with _processor(settings) as processor:
                 await processor.cancel(job_key)
             keys = [job_key]
-        told = f"{len(keys)} jobs are cancelled; the next run collects what was answered before."
-        write_output(_line({"cancelled": keys}) if as_json else f"{told if keys else 'No job is open.'}\n")
+        write_output(json_line({"cancelled": keys}) if as_json else cancelled_as_text(keys))
         return ExitCode.DONE
 
     return _ended(work)
@@ -191,7 +191,7 @@ def list_jobs(
             return ExitCode.DONE
         async with _processor(settings) as processor:
             found = await processor.list(limit=limit)
-        write_output(_line({"jobs": [status_as_json(each) for each in found]}) if as_json else jobs_as_text(found))
+        write_output(json_line({"jobs": [status_as_json(each) for each in found]}) if as_json else jobs_as_text(found))
         return ExitCode.DONE
 
     return _ended(work)
@@ -234,7 +234,7 @@ def results(
         await _named_in_records(settings, f"job {job_key!r}")
         async with _processor(settings) as processor:
             async for result in processor.results(job_key):
-                write_output(_line(result_as_json(result)))
+                write_output(json_line(result_as_json(result)))
         return ExitCode.DONE
 
     return _ended(work)
@@ -283,7 +283,7 @@ async def _no_records(settings: Settings, nothing: dict[str, Any] | None) -> boo
         if records is not None:
             return False
     told = f"Nothing is on record in {place_of_records(settings)} yet.\n"
-    write_output(told if nothing is None else _line(nothing))
+    write_output(told if nothing is None else json_line(nothing))
     return True
 
 
@@ -334,7 +334,3 @@ def _code_of(error: GuidanceAgentError) -> ExitCode:
     if passing or (isinstance(error, ModelError) and error.retryable):
         return ExitCode.TRY_LATER
     return ExitCode.NEEDS_PERSON
-
-
-def _line(values: dict[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from guidance_agent.cli import options
 from guidance_agent.cli.exit_codes import ExitCode
 from guidance_agent.cli.files import write_whole
 from guidance_agent.cli.margin import show_error
-from guidance_agent.cli.output import write_output
+from guidance_agent.cli.output import json_line, write_output
 from guidance_agent.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -67,7 +66,9 @@ def insights(
         return ExitCode.TRY_LATER
     if report is None:
         if as_json:
-            write_output(_line({"day": None if wanted is None else wanted.isoformat(), "report": None, "reason": told}))
+            write_output(
+                json_line({"day": None if wanted is None else wanted.isoformat(), "report": None, "reason": told})
+            )
         else:
             write_output(f"{told}\n")
         return status
@@ -78,7 +79,7 @@ def insights(
     if as_json:
         from guidance_agent.cli.insight_sections import report_as_json
 
-        write_output(_line(report_as_json(report)))
+        write_output(json_line(report_as_json(report)))
     elif markdown or html is None:
         from guidance_agent.cli.insight_text import report_as_markdown, report_as_text
 
@@ -134,7 +135,3 @@ def _day(text: str) -> date:
         return date.fromisoformat(text.strip())
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no day. Write it as 2026-11-20", param_hint="--day") from error
-
-
-def _line(values: dict[str, object]) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
+from typing import Any
 
 from guidance_agent.errors import GuidanceAgentError
 
-__all__ = ["OutputClosed", "prepare_streams", "write_output"]
+__all__ = ["OutputClosed", "json_line", "prepare_streams", "write_output"]
 
 
 class OutputClosed(Exception):
@@ -24,6 +26,11 @@ def prepare_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A consumer of JSON expects UTF-8; a terminal with another encoding still gets text it can show.
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+
+
+def json_line(values: Any) -> str:
+    """Return values as JSON on one line, in the characters that they have."""
+    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def write_output(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from guidance_agent.cli import options
 from guidance_agent.cli.exit_codes import ExitCode
 from guidance_agent.cli.margin import Margin
-from guidance_agent.cli.output import write_output
+from guidance_agent.cli.output import json_line, write_output
 from guidance_agent.errors import InputError
 
 if TYPE_CHECKING:
@@ -199,4 +198,4 @@ def _stop(folder: Path, *, as_json: bool) -> ExitCode:
 
 
 def _write_json(values: dict[str, Any]) -> None:
-    write_output(json.dumps(values, ensure_ascii=False) + "\n")
+    write_output(json_line(values))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from typing import Protocol, assert_never
@@ -22,7 +21,7 @@ from guidance_agent.advisor.events import (
 )
 from guidance_agent.cli.figures import answer_figures
 from guidance_agent.cli.margin import Margin
-from guidance_agent.cli.output import write_output
+from guidance_agent.cli.output import json_line, write_output
 
 __all__ = ["JsonPrinter", "Printer", "TextPrinter", "make_printer"]
 
@@ -142,7 +141,7 @@ class JsonPrinter:
         if not event.public and type(event) not in self._private:
             return
         values = event_to_json(event) if event.public else {**event_to_json(event), "public": False}
-        write_output(json.dumps(values, ensure_ascii=False) + "\n")
+        write_output(json_line(values))
 
     def end(self) -> None:
         """Every line is whole already."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -13,7 +12,7 @@ import typer
 
 from guidance_agent.cli import options, period
 from guidance_agent.cli.exit_codes import ExitCode
-from guidance_agent.cli.output import write_output
+from guidance_agent.cli.output import json_line, write_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +132,7 @@ def list_reviews(
     from guidance_agent.cli.review_text import review_as_json, reviews_as_text
 
     if as_json:
-        write_output(_line({"reviews": [review_as_json(each) for each in found]}))
+        write_output(json_line({"reviews": [review_as_json(each) for each in found]}))
     else:
         write_output(reviews_as_text(found))
     return ExitCode.DONE
@@ -152,7 +151,7 @@ def show(reference: Reference, as_json: AsJson = False, data_dir: options.DataDi
 
     if as_json:
         told = {"answer": about.text, "was_shown": about.was_shown, "verdict": about.verdict}
-        write_output(_line({**review_as_json(found), **told}))
+        write_output(json_line({**review_as_json(found), **told}))
     else:
         write_output(review_as_text(found, about))
     return ExitCode.DONE
@@ -176,7 +175,7 @@ def claim(
     from guidance_agent.cli.review_text import review_as_json
 
     told = f"{found.id} is open again." if release else f"{found.id} is claimed by {found.claimed_by}."
-    write_output(_line(review_as_json(found)) if as_json else told + "\n")
+    write_output(json_line(review_as_json(found)) if as_json else told + "\n")
     return ExitCode.DONE
 
 
@@ -214,7 +213,7 @@ def decide(
 
     found = decided.review
     if as_json:
-        write_output(_line({**review_as_json(found), "decided_verdict_id": decided.verdict_id}))
+        write_output(json_line({**review_as_json(found), "decided_verdict_id": decided.verdict_id}))
     else:
         write_output(f"{found.id}: {found.decision}. The answer now stands as {found.judgement}.\n")
     return ExitCode.DONE
@@ -253,7 +252,3 @@ async def _desk_with_records(settings: Settings, reference: str) -> AsyncIterato
                 "folder of the records with --data-dir."
             )
         yield desk
-
-
-def _line(values: dict[str, object]) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"

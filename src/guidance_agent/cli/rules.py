@@ -13,7 +13,7 @@ import typer
 
 from guidance_agent.cli import options
 from guidance_agent.cli.exit_codes import ExitCode
-from guidance_agent.cli.output import write_output
+from guidance_agent.cli.output import json_line, write_output
 
 if TYPE_CHECKING:
     from guidance_agent import Runtime
@@ -75,7 +75,7 @@ def list_rules(
     found, versions = asyncio.run(work())
     version = versions[0].version if versions else 0
     if as_json:
-        write_output(_line({"version": version, "rules": [_of_rule(rule) for rule in found]}))
+        write_output(json_line({"version": version, "rules": [_of_rule(rule) for rule in found]}))
     else:
         lines = [f"{rule.id}  {rule.status:<8}  {rule.confidence:.2f}  {_marked(rule)}{rule.text}" for rule in found]
         write_output("\n".join([f"Version {version} is in force.", *(lines or ["No such rule."])]) + "\n")
@@ -99,7 +99,7 @@ def show(
     rule, events = asyncio.run(work())
     if as_json:
         history = [{**_of_event(event), "detail": event.detail} for event in events]
-        write_output(_line({**_of_rule(rule), "evidence": list(rule.evidence), "history": history}))
+        write_output(json_line({**_of_rule(rule), "evidence": list(rule.evidence), "history": history}))
         return ExitCode.DONE
     lines = [f"{_marked(rule)}{rule.text}", f"{rule.status}, confidence {rule.confidence:.2f}", ""]
     for origin in rule.evidence:
@@ -126,7 +126,7 @@ def learn(
 
     learned = asyncio.run(work())
     if as_json:
-        write_output(_line({"learned": [_of_learned(each) for each in learned]}))
+        write_output(json_line({"learned": [_of_learned(each) for each in learned]}))
     else:
         lines = [f"{each.turn_id}  {each.outcome:<10}  {_told(each)}" for each in learned]
         write_output("\n".join(lines or ["There is no failure to reflect on."]) + "\n")
@@ -159,7 +159,7 @@ def release(
     if as_json:
         version = None if result.release is None else result.release.version
         told = {"version": version, "reason": result.reason, "added": result.added, "removed": result.removed}
-        write_output(_line({**told, "questions": 0 if result.after is None else len(result.after.answers)}))
+        write_output(json_line({**told, "questions": 0 if result.after is None else len(result.after.answers)}))
     elif result.release is None:
         write_output(f"{result.reason}\n")
     else:
@@ -188,7 +188,9 @@ def rollback(
 
     made = asyncio.run(work())
     told = {"version": made.version, "rules": list(made.rule_ids), "note": made.note}
-    write_output(_line(told) if as_json else f"Version {made.version} has {len(made.rule_ids)} rules: {made.note}.\n")
+    write_output(
+        json_line(told) if as_json else f"Version {made.version} has {len(made.rule_ids)} rules: {made.note}.\n"
+    )
     return ExitCode.DONE
 
 
@@ -253,7 +255,3 @@ def _of_learned(learned: Learned) -> dict[str, object]:
         "cost_usd": learned.cost_usd,
         "simulated": learned.simulated,
     }
-
-
-def _line(values: dict[str, object]) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from guidance_agent.cli import options
 from guidance_agent.cli.exit_codes import ExitCode
-from guidance_agent.cli.output import write_output
+from guidance_agent.cli.output import json_line, write_output
 
 if TYPE_CHECKING:
     from guidance_agent.cli.trace_report import Pages
@@ -42,7 +41,7 @@ def trace(
     recorded, pages = asyncio.run(_find(options.load_settings(data_dir=data_dir), turn))
     report = report_of_turn(recorded, pages)
     if as_json:
-        write_output(json.dumps(report, ensure_ascii=False) + "\n")
+        write_output(json_line(report))
         return ExitCode.DONE
     from guidance_agent.cli.trace_text import report_as_text
 

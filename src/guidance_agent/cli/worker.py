@@ -13,7 +13,7 @@ import typer
 from guidance_agent.cli import options
 from guidance_agent.cli.exit_codes import ExitCode
 from guidance_agent.cli.margin import Margin, show_error
-from guidance_agent.cli.output import write_output
+from guidance_agent.cli.output import json_line, write_output
 
 if TYPE_CHECKING:
     from guidance_agent.compliance.judging import BackgroundJudging, Drained
@@ -72,7 +72,7 @@ async def _drain(runtime: Runtime, judging: BackgroundJudging, margin: Margin, *
     delivered = Delivered(0, 0) if runtime.annotations is None else await runtime.annotations.drain()
     if as_json:
         told = {"closed": len(closed), **drained._asdict(), "annotations": delivered._asdict()}
-        write_output(json.dumps(told, ensure_ascii=False) + "\n")
+        write_output(json_line(told))
     else:
         margin.note(_line(len(closed), drained, delivered))
     if drained.waiting:
