@@ -44,8 +44,6 @@ EXIT_CODES = """Exit status:
 
 _LOOK_AGAIN = 1.0
 
-AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object.")]
-
 
 def run(
     since: period.Since = None,
@@ -64,7 +62,7 @@ def run(
     wait: Annotated[
         float | None, typer.Option("--wait", min=0.0, metavar="SECONDS", help="Wait for the verdicts, so long at most.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Send delivered answers that were not audited under the present policy to a judge, in a batch.
@@ -175,7 +173,7 @@ def report(
     ] = None,
     since: period.Since = None,
     until: period.Until = None,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", dir_okay=False, help="Write a page with charts to a file.")
     ] = None,

@@ -60,7 +60,6 @@ EXIT_CODES = """Exit status:
   75   try later: another run is at work, or a provider or the records cannot be used
   130  interrupted"""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Go on until no batch is on its way any more; that takes days.")]
 
 
@@ -76,7 +75,7 @@ def nightly(
         int | None,
         typer.Option("--limit", min=1, max=options.MOST, help="At most so many new subjects of each kind of work."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
     quiet: options.Quiet = False,
 ) -> ExitCode:
@@ -87,7 +86,7 @@ def nightly(
 
 def afternoon(
     wait: Wait = False,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
     quiet: options.Quiet = False,
 ) -> ExitCode:
@@ -123,7 +122,7 @@ def status(
     runs: Annotated[
         int, typer.Option("--runs", min=0, max=options.MOST, help="How many of the last runs are shown.")
     ] = 5,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Show what waits, what it cost in the last thirty days, what needs a person, and the last runs."""
@@ -148,7 +147,7 @@ def cancel(
     job_key: Annotated[
         str | None, typer.Argument(metavar="JOB", help="Only this job; `batch list` names them.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Cancel what is on its way; what a provider has answered already is kept, and paid for."""
@@ -178,7 +177,7 @@ def list_jobs(
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=options.MOST, help="At most so many, the newest first.")
     ] = 20,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """List jobs and their batches, the newest first."""

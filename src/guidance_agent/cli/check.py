@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from guidance_agent.cli import options
 from guidance_agent.cli.exit_codes import ExitCode
 from guidance_agent.cli.output import write_output
 from guidance_agent.errors import InputError
@@ -32,7 +33,7 @@ def check(
     lines: Annotated[
         bool, typer.Option("--lines", help="Take every line as a text of its own; one JSON object for each.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the result as one JSON object.")] = False,
+    as_json: options.ResultAsJson = False,
 ) -> ExitCode:
     """Check a text as the gate would while it streamed: what would be held, replaced or left to a judge.
 

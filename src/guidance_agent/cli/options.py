@@ -22,6 +22,7 @@ __all__ = [
     "Persona",
     "Quiet",
     "ReasoningModel",
+    "ResultAsJson",
     "ShowReasoning",
     "load_settings",
 ]
@@ -57,6 +58,7 @@ ReasoningModel = Annotated[
 ]
 NoReasoning = Annotated[bool, typer.Option("--no-reasoning", help="Answer without private notes first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON object per event and line, and nothing else.")]
+ResultAsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object.")]
 AllEvents = Annotated[bool, typer.Option("--all-events", help="With --json: also the events that no customer may see.")]
 ShowReasoning = Annotated[bool, typer.Option("--show-reasoning", help="Show the private notes, on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No heading, figures or hints.")]

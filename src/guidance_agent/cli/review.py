@@ -83,7 +83,6 @@ _STATUSES: dict[Status, tuple[ReviewStatus, ...]] = {
 Reference = Annotated[str, typer.Argument(metavar="REVIEW", help="Id of the review, or of its turn.")]
 Reviewer = Annotated[str, typer.Option("--reviewer", "-r", metavar="NAME", help="Who you are; kept in the records.")]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Although somebody else has claimed it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object.")]
 
 
 def review(context: typer.Context) -> None:
@@ -103,7 +102,7 @@ def list_reviews(
     since: period.Since = None,
     until: period.Until = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=options.MOST, help="At most so many.")] = 100,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """List what waits for a person, the oldest first; --since and --until count from when it was opened."""
@@ -138,7 +137,7 @@ def list_reviews(
     return ExitCode.DONE
 
 
-def show(reference: Reference, as_json: AsJson = False, data_dir: options.DataDir = None) -> ExitCode:
+def show(reference: Reference, as_json: options.ResultAsJson = False, data_dir: options.DataDir = None) -> ExitCode:
     """Show one review: question, answer, and the verdict check by check."""
 
     async def work() -> tuple[Review, ReviewedText]:
@@ -162,7 +161,7 @@ def claim(
     reviewer: Reviewer,
     release: Annotated[bool, typer.Option("--release", help="Give it back instead.")] = False,
     take_over: TakeOver = False,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Note that you look at a review, so that nobody else does."""
@@ -190,7 +189,7 @@ def decide(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Although it is decided; every decision is kept.")] = False,
     take_over: TakeOver = False,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Decide a review. What you decide stands instead of the judge's verdict, which is kept beside it."""

@@ -49,7 +49,6 @@ _STATUSES: dict[Status, tuple[RuleStatus, ...]] = {
     Status.ALL: (),
 }
 
-AsJson = Annotated[bool, typer.Option("--json", help="Write the result as one JSON object.")]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="What the version is for; kept in the records.")]
 
 
@@ -61,7 +60,7 @@ def rules(context: typer.Context) -> None:
 
 def list_rules(
     status: Annotated[Status, typer.Option("--status", help="Which rules.")] = Status.ALL,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """List rules, the oldest first, and the version that is in force."""
@@ -84,7 +83,7 @@ def list_rules(
 
 def show(
     rule_id: Annotated[str, typer.Argument(metavar="RULE", help="Id of the rule.")],
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Show one rule: where it comes from, step by step, and what happened to it."""
@@ -115,7 +114,7 @@ def learn(
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=options.MOST, help="At most so many failures, the oldest first.")
     ] = 20,
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Reflect on answers that failed, one call after the other; each failure is reflected on once."""
@@ -139,7 +138,7 @@ def release(
         typer.Option("--rule", metavar="RULE", help="Only these drafts, however sure; may be repeated."),
     ] = None,
     note: Note = "",
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Make a new version of the rules, if the answers to the check set are no worse with it."""
@@ -174,7 +173,7 @@ def rollback(
         int, typer.Argument(min=0, metavar="VERSION", help="The version to go back to; 0 has no rules.")
     ],
     note: Note = "",
-    as_json: AsJson = False,
+    as_json: options.ResultAsJson = False,
     data_dir: options.DataDir = None,
 ) -> ExitCode:
     """Make a new version with the rules of an old one; asks no model."""
