@@ -221,6 +221,31 @@ async def test_the_lock_of_a_dead_run_is_free_when_its_lease_is_over_or_the_cloc
     assert (await jobs_on(work, clock=MovedClock(by)).nightly()).outcome == "done"
 
 
+async def test_a_run_that_is_cancelled_at_any_moment_and_again_leaves_no_lock(database: Database) -> None:
+    lock = JobLock(database, SystemClock(), holder="one")
+
+    async def run(number: int, inside: asyncio.Event) -> None:
+        async with lock.held(f"run_{number}"):
+            inside.set()
+            await asyncio.Event().wait()
+
+    for turns in range(8):
+        for first in (True, False):
+            inside = asyncio.Event()
+            task = asyncio.create_task(run(turns, inside))
+            if first:
+                await inside.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await lock.holder() is None
+
+
 async def test_the_lock_is_renewed_while_a_run_works(database: Database) -> None:
     lock, other = (JobLock(database, SystemClock(), holder=name, lease=0.4) for name in ("one", "two"))
     async with lock.held("run_1"):

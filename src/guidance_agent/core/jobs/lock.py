@@ -61,14 +61,36 @@ class JobLock:
         Raises:
             JobLockedError: another run has it.
         """
-        await self.take(run_id)
+        try:
+            await self.take(run_id)
+        except asyncio.CancelledError:
+            # The transaction goes on without its caller, and may have taken the lock.
+            await self._give_back(run_id)
+            raise
         renewing = asyncio.create_task(self._keep(run_id), name=f"job lock {run_id}")
         try:
             yield
         finally:
             renewing.cancel()
-            await asyncio.wait([renewing])
+            await self._give_back(run_id, renewing)
+
+    async def _give_back(self, run_id: str, *before: asyncio.Task[None]) -> None:
+        """Give the lock back to its end: a second signal, while the first is heeded, must not leave it taken."""
+
+        async def give_back() -> None:
+            if before:
+                await asyncio.wait(before)
             await self.release(run_id)
+
+        ending, cancelled = asyncio.create_task(give_back()), False
+        while not ending.done():
+            try:
+                await asyncio.wait([ending])
+            except asyncio.CancelledError:
+                cancelled = True
+        ending.result()
+        if cancelled:
+            raise asyncio.CancelledError
 
     async def take(self, run_id: str) -> None:
         """Take the lock.
