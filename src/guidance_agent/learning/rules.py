@@ -321,7 +321,7 @@ class RulesBase:
         for each in rule_ids or ():
             rule = known.get(each)
             if rule is None:
-                raise UnknownRuleError(f"There is no rule {each!r}. `RulesBase.rules()` tells which there are.")
+                raise UnknownRuleError(f"There is no rule {each!r}. `guidance-agent rules list` shows which there are.")
             if rule.status == "retired":
                 raise RuleChangeError(f"The rule {each!r} is retired, and no release takes it up again.")
             if rule.simulated and not self._include_simulated:
@@ -397,7 +397,7 @@ def _find(connection: sa.Connection, rule_id: str, *, lock: bool = False) -> Rul
     query = sa.select(*_COLUMNS).where(rules.c.id == rule_id)
     row = connection.execute(query.with_for_update() if lock else query).mappings().first()
     if row is None:
-        raise UnknownRuleError(f"There is no rule {rule_id!r}. `RulesBase.rules()` tells which there are.")
+        raise UnknownRuleError(f"There is no rule {rule_id!r}. `guidance-agent rules list` shows which there are.")
     return _rule(row)
 
 

@@ -172,7 +172,7 @@ async def test_feedback_moves_confidence_and_the_same_answer_counts_once(runtime
     history = await base.history(rule_id)
     assert [event.kind for event in history] == ["drafted", "feedback", "feedback"]
     assert history[1].detail == {"outcome": "harmed", "turn_id": "t5", "reason": "Cold."}
-    with pytest.raises(UnknownRuleError):
+    with pytest.raises(UnknownRuleError, match="guidance-agent rules list"):
         await base.feedback("rule_none", "helped")
 
 
