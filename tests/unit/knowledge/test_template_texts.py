@@ -73,6 +73,7 @@ def hostile_turn() -> dict[str, object]:
         "phase": HOSTILE,
         "tone": HOSTILE,
         "reasoning": HOSTILE,
+        "calculations": [{"name": HOSTILE, "arguments": HOSTILE, "result": HOSTILE}],
         "question": HOSTILE,
     }
 
@@ -193,7 +194,7 @@ def test_rules_of_the_service_are_shown_apart_from_learned_ones(environment: Env
     assert "- **HOUSE-1** Offer a call back.\n\n## Released rules\nNo learned rules have been released.\n" in text
 
 
-@pytest.mark.parametrize("name", ["question.md.j2", "reasoning_question.md.j2"])
+@pytest.mark.parametrize("name", ["question.md.j2", "reasoning_question.md.j2", "calculation_question.md.j2"])
 def test_no_value_of_a_turn_can_open_or_close_a_block(environment: Environment, name: str) -> None:
     text = last_message(environment, name, hostile_turn())
     plain = last_message(environment, name, ordinary_turn(**{
@@ -206,7 +207,7 @@ def test_no_value_of_a_turn_can_open_or_close_a_block(environment: Environment, 
     assert opened == re.findall(r"<(\w+)>", plain)
 
 
-@pytest.mark.parametrize("name", ["question.md.j2", "reasoning_question.md.j2"])
+@pytest.mark.parametrize("name", ["question.md.j2", "reasoning_question.md.j2", "calculation_question.md.j2"])
 def test_one_line_values_cannot_add_an_entry_of_their_own(environment: Environment, name: str) -> None:
     text = last_message(environment, name, {**hostile_turn(), "question": "", "reasoning": None})
 
