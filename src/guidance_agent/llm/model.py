@@ -34,9 +34,10 @@ from guidance_agent.llm.concurrent import (
 from guidance_agent.llm.concurrent.calls import check_many
 from guidance_agent.llm.concurrent.item import GivenRequest
 from guidance_agent.llm.concurrent.stream import GivenRequests
+from guidance_agent.llm.lazy_gateway import LazyGateway
 from guidance_agent.llm.messages import Message, ModelRequest
 from guidance_agent.llm.model_answer import ModelAnswer, NotedCalls
-from guidance_agent.llm.opening import LazyGateway, OpenedGateway
+from guidance_agent.llm.opening import OpenedGateway
 from guidance_agent.llm.structured import Answered, Schema
 from guidance_agent.llm.structured_stream import TypedStream
 from guidance_agent.llm.text_stream import TextStream

@@ -84,6 +84,7 @@ def _load() -> LiteLLMModules:
                     "Install it with `pip install litellm==1.106.2`, or set GUIDANCE_TRANSPORT=native."
                 ) from error
             _quieten(litellm)
+            _ask_ollama_nothing(importlib.import_module("litellm.llms.ollama.common_utils"))
             _loaded = LiteLLMModules(litellm, tap)
         return _loaded
 
@@ -97,3 +98,26 @@ def _quieten(litellm: Any) -> None:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.WARNING)
+
+
+def _ask_ollama_nothing(common_utils: Any) -> None:
+    """Have LiteLLM take an Ollama model for what it is used as.
+
+    After each answer it would ask the server what the model costs, on the event loop and without await: everything else
+    stands still meanwhile, for as long as that server takes.
+    """
+
+    def known(self: object, model: str, api_base: str | None = None, api_key: str | None = None) -> dict[str, Any]:
+        return {
+            "key": model,
+            "litellm_provider": "ollama",
+            "mode": "chat",
+            "supports_function_calling": True,
+            "input_cost_per_token": 0.0,
+            "output_cost_per_token": 0.0,
+            "max_tokens": None,
+            "max_input_tokens": None,
+            "max_output_tokens": None,
+        }
+
+    common_utils.OllamaModelInfo.get_runtime_model_info = known

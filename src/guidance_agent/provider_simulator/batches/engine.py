@@ -96,7 +96,9 @@ class BatchEngine:
             timer = self._clock.call_at(moment, self._wake.set)
             # Another process with the same database may have died before its work was done.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _LOOK_EVERY)
+                # `wait_for` forgets a cancellation that comes as the event is set, and closing would wait for ever.
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self._wake.wait()
             timer.cancel()
 
     async def aclose(self) -> None:
