@@ -9,8 +9,10 @@ from contextlib import AsyncExitStack
 import pytest
 
 from guidance_agent.llm.gateway import ModelGateway
+from guidance_agent.llm.messages import Message, ModelRequest
 from guidance_agent.llm.transports.litellm_import import load
 from guidance_agent.provider_simulator import ProviderSimulator, SimulatorSettings
+from guidance_agent.settings import Settings
 from tests.conformance.byte_server import ByteServer
 from tests.conformance.expecting import Expect
 from tests.conformance.serving import Door, Served
@@ -25,8 +27,21 @@ LITELLM_WARNINGS = (
 
 @pytest.fixture(scope="session")
 def imported_litellm() -> None:
-    """LiteLLM takes seconds to import, which no time-out of a test is to pay for."""
-    asyncio.run(load())
+    """LiteLLM takes seconds to import, and more for each format's first call: no time-out of a test pays for it."""
+    asyncio.run(first_calls())
+
+
+async def first_calls() -> None:
+    await load()
+    async with ProviderSimulator(SimulatorSettings.instant(seed=7)) as provider:
+        for model, path in (("anthropic/claude-haiku-5-5", ""), ("openai/gpt-6-luna", "/v1")):
+            own = {"base_url": f"{provider.base_url}{path}", "api_key": "test-key-of-the-simulator"}
+            settings = Settings.load(transport="litellm", providers={model.partition("/")[0]: own})
+            async with ModelGateway(settings, environ={}) as gateway:
+                asked = ModelRequest(model=model, messages=(Message("user", "Hello?"),), max_tokens=16)
+                async with gateway.stream(asked) as stream:
+                    async for _ in stream:
+                        pass
 
 
 @pytest.fixture(params=SUBJECTS, ids=str)
