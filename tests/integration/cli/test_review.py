@@ -64,6 +64,7 @@ def test_before_anything_is_on_record_nothing_waits_and_nothing_is_made(run: Run
     assert not folder.exists()
 
 
+@pytest.mark.timeout(180)
 def test_a_failed_answer_goes_through_the_queue_to_a_decision(run: Run, failed: str) -> None:
     (waiting,) = in_json(run, "review", "list")["reviews"]
     assert (waiting["turn_id"], waiting["cause"], waiting["status"]) == (failed, "fail", "open")

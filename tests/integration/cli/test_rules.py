@@ -51,6 +51,7 @@ def test_before_anything_is_on_record_there_is_no_rule_and_nothing_is_made(run: 
     assert not folder.exists()
 
 
+@pytest.mark.timeout(180)
 def test_a_failure_is_learned_from_once_released_and_rolled_back(run: Run, failed: str) -> None:
     (learned,) = in_json(run, "rules", "learn")["learned"]
     assert (learned["turn_id"], learned["simulated"], learned["outcome"]) == (failed, True, "draft")

@@ -234,7 +234,8 @@ def test_a_fault_of_the_sink_loses_its_batch_and_nothing_else(caplog: pytest.Log
         assert tracing.flush(WITHIN)
         assert sink.arrived == 5
         assert exporter.counts.lost == 5
-    (told,) = [record.message for record in caplog.records]
+    # A machine under load may drop spans meanwhile, which is told besides.
+    (told,) = [record.message for record in caplog.records if "has a fault" in record.message]
     assert told.startswith("Tracing has a fault, and spans may be missing; this is told once. KeyError at ")
     assert "what" not in told
 
