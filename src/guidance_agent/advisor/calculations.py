@@ -11,6 +11,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 from guidance_agent.advisor.prompts import CalculationLine
@@ -19,12 +20,13 @@ from guidance_agent.llm.tool_runs import ToolOptions, run_calls
 from guidance_agent.llm.tools import runnable
 
 if TYPE_CHECKING:
+    from guidance_agent.knowledge.loader import Knowledge
     from guidance_agent.llm.gateway import ModelGateway
     from guidance_agent.llm.messages import ModelCall, ModelRequest
     from guidance_agent.llm.tools import Tool
     from guidance_agent.tracing.tracer import Tracing
 
-__all__ = ["CALCULATION_TOKENS", "CalculationStep", "Sums", "may_need_sums"]
+__all__ = ["CALCULATION_TOKENS", "CalculationStep", "Sums", "calculator_tools", "may_need_sums"]
 
 CALCULATION_TOKENS = 400
 """Room for the calls of a few calculators."""
@@ -47,6 +49,27 @@ class Sums(NamedTuple):
 def may_need_sums(question: str) -> bool:
     """Whether a question names a figure or asks for one; a model is asked about no other."""
     return _MAY_NEED.search(question) is not None
+
+
+_made: dict[tuple[str, date], tuple[Tool, ...]] = {}
+
+
+async def calculator_tools(knowledge: Knowledge, day: date) -> tuple[Tool, ...]:
+    """Return the calculators of a day as tools; made once, in a thread, because their schemas take milliseconds."""
+    key = (knowledge.version, day)
+    if (tools := _made.get(key)) is None:
+        tools = await asyncio.to_thread(_make_tools, knowledge, day)
+        # Another day, or other figures: the ones before are asked for no more.
+        _made.clear()
+        _made[key] = tools
+    return tools
+
+
+def _make_tools(knowledge: Knowledge, day: date) -> tuple[Tool, ...]:
+    from guidance_agent.calculators import PensionCalculators
+    from guidance_agent.llm.tools import tool
+
+    return tuple(tool(each) for each in PensionCalculators(knowledge, today=day).tools)
 
 
 class CalculationStep:

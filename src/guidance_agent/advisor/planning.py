@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from guidance_agent import __version__
-from guidance_agent.advisor.calculations import CALCULATION_TOKENS, CalculationStep, may_need_sums
+from guidance_agent.advisor.calculations import CALCULATION_TOKENS, CalculationStep, calculator_tools, may_need_sums
 from guidance_agent.advisor.candidates import CandidateSupport
 from guidance_agent.advisor.consultations import find_consultation, profile_changes, recorded_history
 from guidance_agent.advisor.conversation import Conversation, emotional_tone, phase, read_conversation
@@ -26,7 +26,6 @@ from guidance_agent.advisor.prompts import (
 )
 from guidance_agent.advisor.turn_plan import FoundIds, TurnPlan
 from guidance_agent.advisor.turn_trace import share_turn
-from guidance_agent.calculators import PensionCalculators
 from guidance_agent.compliance.validation_trace import note_verdict, validation
 from guidance_agent.core.journal import Row
 from guidance_agent.core.schema import consultations, turns
@@ -35,7 +34,7 @@ from guidance_agent.errors import PromptTooLongError
 from guidance_agent.knowledge.loader import tax_year
 from guidance_agent.llm.messages import Message, ModelRequest
 from guidance_agent.llm.tokens import estimate_tokens
-from guidance_agent.llm.tools import specs_of, tool
+from guidance_agent.llm.tools import specs_of
 from guidance_agent.retrieval.found import RetrievalLimits
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ async def plan_turn(
     sums = None
     if services.settings.calculations.enabled and may_need_sums(conversation.question):
         messages = build_calculation_prompt(advisor, consultation.profile, conversation, context, services.rules)
-        tools = [tool(each) for each in PensionCalculators(services.knowledge, today=today).tools]
+        tools = await calculator_tools(services.knowledge, today)
         asked = request("calculation", options.reasoning_model, messages, CALCULATION_TOKENS)
         asked = dataclasses.replace(asked, tools=specs_of(tools))
         sums = CalculationStep(asked, tools, services.settings.calculations.deadline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from guidance_agent import AdvisorAgent, Completed, CustomerProfile, Event, Runtime
-from guidance_agent.advisor.calculations import may_need_sums
+from guidance_agent.advisor.calculations import calculator_tools, may_need_sums
 from guidance_agent.core.schema import turns
+from guidance_agent.knowledge.loader import load_knowledge
 from guidance_agent.provider_simulator import Fault, ProviderSimulator, Script
 from guidance_agent.provider_simulator.scripts import ScriptedCall
 from tests.integration.advisor.wiring import FAST, author_requests, bare, wired_settings
@@ -100,6 +102,13 @@ async def test_a_question_without_a_figure_and_an_advisor_without_calculators_as
     async with Runtime(wired_settings(simulator, wire, tmp_path / "data")) as without:
         await answered(without)
     assert all(record.model != bare(FAST[wire]) for record in simulator.requests)
+
+
+async def test_the_tools_of_a_day_are_made_once() -> None:
+    knowledge, day = load_knowledge(), date(2026, 11, 21)
+    first = await calculator_tools(knowledge, day)
+    assert await calculator_tools(knowledge, day) is first
+    assert await calculator_tools(knowledge, date(2026, 11, 22)) is not first
 
 
 def test_a_figure_or_the_question_for_one_is_what_may_need_a_sum() -> None:
