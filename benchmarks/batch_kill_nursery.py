@@ -18,6 +18,7 @@ import traceback
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.killed_at import KilledAt
 from guidance_agent.core.batch_processing import BatchKind, BatchOptions, BatchProcessor, BatchRequest, BatchResult
 from guidance_agent.core.database import Database
 from guidance_agent.errors import BatchConflictError
@@ -75,21 +76,6 @@ class Job(BaseModel):
     passes: int = 0
 
 
-class _KilledAt:
-    """Ends the process with SIGKILL at a crash point."""
-
-    def __init__(self, point: str, passes: int) -> None:
-        self._point = point
-        self._left = passes
-
-    def __call__(self, point: str) -> None:
-        if point != self._point:
-            return
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._left -= 1
-
-
 async def work(job: Job) -> None:
     """Submit the job and work on it until it is done."""
     leave = sa.insert(APPLIED)
@@ -116,7 +102,7 @@ async def work(job: Job) -> None:
             gateway,
             kinds=[BatchKind(name=_KIND, apply=apply)],
             options=OPTIONS,
-            crash=_KilledAt(job.crash_at, job.passes),
+            crash=KilledAt(job.crash_at, job.passes),
         ) as processor,
         asyncio.timeout(_WORKS_FOR),
     ):

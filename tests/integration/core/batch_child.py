@@ -7,30 +7,14 @@ often it is passed before.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 
 import sqlalchemy as sa
 
+from benchmarks.killed_at import KilledAt
 from guidance_agent.core.batch_processing import BatchProcessor
 from guidance_agent.core.database import Database
 from tests.integration.core.batch_desk import APPLIES, IN_PIECES, MODELS, gateway_before, requests
-
-
-class KilledAt:
-    """Ends the process with SIGKILL at a point, the time after it was passed `passes` times."""
-
-    def __init__(self, point: str, passes: int) -> None:
-        self._point = point
-        self._left = passes
-
-    def __call__(self, point: str) -> None:
-        if point != self._point:
-            return
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._left -= 1
 
 
 async def main(url: str, base_url: str, wire: str, key: str, point: str, passes: str) -> None:
